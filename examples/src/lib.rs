@@ -1,0 +1,1 @@
+//! Runnable examples of Quorate; see the files of this folder.

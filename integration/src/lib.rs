@@ -1,0 +1,1 @@
+//! Tests over several members, in process and as real processes.

@@ -1,0 +1,1 @@
+//! Locks, elections, discovery and live configuration on the Quorate client.

@@ -1,0 +1,3 @@
+//! Agreement. The only place that names the Raft crate.
+
+mod types;

@@ -1,0 +1,9 @@
+//! The Quorate sidecar: a member of a replicated coordination ensemble.
+//!
+//! Layers, top to bottom: the composition root, `front`, `session`, `ensemble`, `replica` and
+//! `storage`. Each imports only downwards. ARCHITECTURE.md is the map.
+
+mod ensemble;
+mod replica;
+mod session;
+mod storage;

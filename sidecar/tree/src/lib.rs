@@ -1,0 +1,32 @@
+//! The pure replicated state machine of Quorate: znodes, sessions and the outcomes of their writes.
+//!
+//! [`Tree::apply`] is the only mutator. Given the same commands in the same order, every replica ends in the
+//! same state with the same [digest](Tree::digest); nothing here reads a clock, draws a random number, does
+//! IO or depends on the order of a hash table. Meanings are ZooKeeper's, error precedence included.
+//!
+//! What it is not: it knows no log, no network, no watch. It reports what changed ([`Change`]), and those who
+//! care compare that with their watches.
+//!
+//! Bounds are in [`Limits`]; they are part of what members must agree on.
+
+mod acl;
+mod change;
+mod command;
+mod ids;
+mod limits;
+mod outcome;
+mod path;
+mod stat;
+mod tree;
+
+pub use acl::{Acl, Identity, Permissions};
+pub use change::{Change, SessionEnd};
+pub use command::{
+    Author, Check, Command, Create, CreateMode, Delete, Lane, MultiOp, Op, Reap, SetAcl, SetData, WriteNumber,
+};
+pub use ids::{MemberId, SessionId, Zxid};
+pub use limits::Limits;
+pub use outcome::{Applied, Outcome, Refusal, Refused, Reply};
+pub use path::{Path, PathError};
+pub use stat::Stat;
+pub use tree::{LoadError, SessionView, Tree, TreeLoader};

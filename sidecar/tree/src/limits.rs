@@ -1,0 +1,33 @@
+//! The bounds that all replicas must agree on.
+
+/// What the tree refuses to grow beyond. Part of the greeting of members: they must be equal everywhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Limits {
+    /// Data of one node. A little under ZooKeeper's frame of 1 MiB.
+    pub node_bytes_max: usize,
+    /// Length of a path in UTF-8.
+    pub path_bytes_max: usize,
+    /// Operations of one multi.
+    pub multi_ops_max: usize,
+    /// Live sessions.
+    pub sessions_max: usize,
+    /// Outcomes kept for one session until its client has seen them.
+    pub session_outcomes_max: usize,
+}
+
+impl Limits {
+    /// The limits of every ensemble, until one needs others.
+    pub const DEFAULT: Self = Self {
+        node_bytes_max: 1024 * 1024 - 16 * 1024,
+        path_bytes_max: 64 * 1024,
+        multi_ops_max: 16 * 1024,
+        sessions_max: 1_000_000,
+        session_outcomes_max: 4096,
+    };
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}

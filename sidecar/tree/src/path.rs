@@ -1,0 +1,84 @@
+//! Paths: validated once, then trusted.
+
+use std::fmt;
+
+/// An absolute, valid path.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Path(Box<str>);
+
+/// Why a text is not a path.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PathError {
+    /// Nothing there.
+    #[error("a path must not be empty")]
+    Empty,
+    /// Relative.
+    #[error("a path must start with '/'")]
+    NotAbsolute,
+    /// `/a/`.
+    #[error("a path must not end with '/'")]
+    TrailingSlash,
+    /// `/a//b`.
+    #[error("a path must not have an empty component")]
+    EmptyComponent,
+    /// `/a/./b` or `/a/../b`.
+    #[error("a path must not have a component '.' or '..'")]
+    RelativeComponent,
+    /// Control characters, surrogates, private use, and all beyond the basic plane.
+    #[error("a path must not contain the character U+{0:04X}")]
+    Character(u32),
+}
+
+impl Path {
+    /// Validates a path by ZooKeeper's rules.
+    ///
+    /// # Errors
+    /// Says which rule is broken.
+    pub fn parse(text: &str) -> Result<Self, PathError> {
+        check(text)?;
+        Ok(Self(text.into()))
+    }
+
+    /// The path as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+fn check(text: &str) -> Result<(), PathError> {
+    if text.is_empty() {
+        return Err(PathError::Empty);
+    }
+    let Some(rest) = text.strip_prefix('/') else {
+        return Err(PathError::NotAbsolute);
+    };
+    if rest.is_empty() {
+        return Ok(());
+    }
+    if rest.ends_with('/') {
+        return Err(PathError::TrailingSlash);
+    }
+    for component in rest.split('/') {
+        match component {
+            "" => return Err(PathError::EmptyComponent),
+            "." | ".." => return Err(PathError::RelativeComponent),
+            _ => {}
+        }
+    }
+    match rest.chars().find(|c| !is_allowed(*c)) {
+        Some(c) => Err(PathError::Character(c.into())),
+        None => Ok(()),
+    }
+}
+
+fn is_allowed(c: char) -> bool {
+    !matches!(c,
+        '\u{0}'..='\u{1f}' | '\u{7f}'..='\u{9f}' | '\u{e000}'..='\u{f8ff}' | '\u{fff0}'..='\u{ffff}' | '\u{10000}'..)
+}
