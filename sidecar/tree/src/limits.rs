@@ -13,6 +13,12 @@ pub struct Limits {
     pub sessions_max: usize,
     /// Outcomes kept for one session until its client has seen them.
     pub session_outcomes_max: usize,
+    /// Bytes of them, beyond which no further write is taken.
+    pub session_outcome_bytes_max: usize,
+    /// Entries of one access control list, those put in for `auth` included.
+    pub acl_entries_max: usize,
+    /// The name a client gives itself; a longer one is cut.
+    pub client_name_bytes_max: usize,
 }
 
 impl Limits {
@@ -23,6 +29,9 @@ impl Limits {
         multi_ops_max: 16 * 1024,
         sessions_max: 1_000_000,
         session_outcomes_max: 4096,
+        session_outcome_bytes_max: 2 * 1024 * 1024,
+        acl_entries_max: 1024,
+        client_name_bytes_max: 256,
     };
 }
 

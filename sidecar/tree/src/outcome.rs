@@ -1,12 +1,15 @@
 //! What becomes of a command.
 
-use crate::{Change, SessionId, Stat};
+use crate::{Change, SessionId, Stat, Zxid};
 
 /// What applying a command did.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Applied {
     /// It was its turn.
     Fresh {
+        /// The command that the outcome belongs to: this one, or for a write that was sent again the one that
+        /// settled it, which is what its author must be told.
+        zxid: Zxid,
         /// The answer to its author.
         outcome: Outcome,
         /// What is different now, in order.
