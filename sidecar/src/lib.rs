@@ -3,7 +3,9 @@
 //! Layers, top to bottom: the composition root, `front`, `session`, `ensemble`, `replica` and
 //! `storage`. Each imports only downwards. ARCHITECTURE.md is the map.
 
+mod clock;
 mod ensemble;
+mod front;
 mod replica;
 mod session;
 mod storage;

@@ -91,6 +91,11 @@ impl Ensemble {
         std::future::ready(Err(Stopped))
     }
 
+    /// Whether clients' writes are to be refused before they are proposed, because disks are nearly full.
+    pub(crate) fn writes_refused(&self) -> bool {
+        false
+    }
+
     /// How things stand.
     pub(crate) fn status(&self) -> Status {
         Status::default()

@@ -1,23 +1,49 @@
 //! This member's copy of the replicated state: one writer, many readers.
 //!
-//! The writer is the ensemble, which hands over log entries in order. Readers are the sessions attached here.
-//! Locks are taken in the order tree, watches, queue; none is held across an await.
+//! The writer is the ensemble, which hands over log entries in order. Readers are the sessions attached here; each
+//! has a [`SessionQueue`] that the applier fills. Not replicated, and gone with the process: the watch table and
+//! the queues.
+//!
+//! Locks are taken in the order tree, attached (watches and queues), one queue; none is held across an await. A
+//! reader holds the tree shared, the applier holds it alone, so the applier never meets a reader half way.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
-use parking_lot::RwLock;
-use quorate_tree::{Command, Lane, Outcome, Tree, Zxid};
-use tokio::sync::{oneshot, watch};
+use parking_lot::{Mutex, RwLock};
+use quorate_tree::{Applied, Change, Command, Lane, MemberId, Outcome, SessionId, Tree, Zxid};
+use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
-pub(crate) mod queue;
+mod queue;
+mod read;
+mod watches;
 
-pub(crate) use queue::{SessionQueue, SlotId};
+pub(crate) use queue::{Item, QueueEnd, QueueLimits, SessionQueue, SlotId, Submit, SubmitKind, Taken};
+pub(crate) use read::{Answer, Declined, Event, EventKind, Read, Rearm};
+pub(crate) use watches::{WatchKind, WatchLimits};
+
+use queue::Run;
+use watches::{ConnId, WatchTable};
+
+/// Digests are compared between members at every zxid that this divides.
+pub(crate) const DIGEST_MARK_EVERY: u64 = 4096;
 
 /// The copy and everything that hangs on it.
 #[derive(Debug)]
 pub(crate) struct Replica {
+    me: MemberId,
     tree: RwLock<Tree>,
+    attached: Mutex<Attached>,
     applied: watch::Sender<AppliedTo>,
+    limits: QueueLimits,
+}
+
+/// The sessions this member serves.
+#[derive(Debug)]
+struct Attached {
+    watches: WatchTable,
+    by_conn: HashMap<ConnId, Arc<SessionQueue>>,
+    by_session: HashMap<SessionId, ConnId>,
+    next_conn: u32,
 }
 
 /// How far this copy is.
@@ -33,8 +59,8 @@ pub(crate) struct AppliedTo {
 /// when it cannot be known any more (the copy was replaced by a snapshot).
 #[derive(Debug)]
 pub(crate) enum Completion {
-    /// A write of an attached session: the reply goes into its queue.
-    Write { queue: Arc<SessionQueue>, slot: SlotId },
+    /// A write of an attached session: the reply goes into its queue, the permit back to where it came from.
+    Write { queue: Arc<SessionQueue>, slot: SlotId, permit: OwnedSemaphorePermit },
     /// Anybody who waits for one outcome. A dropped sender means unknown.
     Ticket(oneshot::Sender<Settled>),
     /// Nobody.
@@ -49,34 +75,102 @@ pub(crate) struct Settled {
 }
 
 /// What the applier of an entry must know.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ApplyReport {
     /// A proposal of this member was refused as a gap: its open proposals must be sent again.
     pub(crate) own_gap: bool,
+    /// Digests at the marks that this entry passed.
+    pub(crate) digest_marks: Vec<(Zxid, u64)>,
 }
 
+/// The attachment is not, or no longer, the newest of a live session here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the session was attached elsewhere or has ended")]
+pub(crate) struct NotAttached;
+
 impl Replica {
-    pub(crate) fn new(tree: Tree, log_index: u64) -> Self {
+    pub(crate) fn new(
+        me: MemberId,
+        tree: Tree,
+        log_index: u64,
+        limits: QueueLimits,
+        watch_limits: WatchLimits,
+    ) -> Self {
         let applied = AppliedTo { log_index, zxid: tree.zxid() };
-        Self { tree: RwLock::new(tree), applied: watch::channel(applied).0 }
+        let attached = Attached {
+            watches: WatchTable::new(watch_limits),
+            by_conn: HashMap::new(),
+            by_session: HashMap::new(),
+            next_conn: 0,
+        };
+        Self { me, tree: RwLock::new(tree), attached: Mutex::new(attached), applied: watch::channel(applied).0, limits }
     }
 
-    /// Applies the commands of one log entry under one lock. `completion` is asked for each command that was applied
-    /// in its turn, and gives the completion if the command is an open one of this member.
+    /// Applies the commands of one log entry under one lock. `completion` is asked for each command of this member
+    /// that is applied in its turn, and gives the completion if the proposal is open.
     pub(crate) fn apply(
         &self,
         log_index: u64,
         commands: &[Command],
         completion: &mut dyn FnMut(&Lane) -> Option<Completion>,
     ) -> ApplyReport {
-        let _ = (log_index, commands, completion);
-        ApplyReport::default()
+        let mut report = ApplyReport::default();
+        let mut to_wake = Vec::new();
+        let mut tree = self.tree.write();
+        let mut attached = self.attached.lock();
+        for command in commands {
+            let own = command.lane.member == self.me;
+            let its_turn =
+                own && tree.next_in_lane(command.lane.member, command.lane.incarnation) == Some(command.lane.seq);
+            let completion = if its_turn { completion(&command.lane) } else { None };
+            if let Some(Completion::Write { queue, slot, .. }) = &completion {
+                queue.before_write(*slot, &mut Run { tree: &tree, watches: Some(&mut attached.watches) });
+            }
+            match tree.apply(command) {
+                Applied::Fresh { zxid, outcome, changes } => {
+                    attached.fire(&changes, &tree, &mut to_wake);
+                    if let Some(completion) = completion {
+                        attached.complete(completion, Settled { zxid, outcome }, &tree, &mut to_wake);
+                    }
+                    attached.end(&changes, &mut to_wake);
+                }
+                Applied::Repeat => {}
+                Applied::Gap => report.own_gap |= own,
+            }
+            if tree.zxid().0 % DIGEST_MARK_EVERY == 0 {
+                report.digest_marks.push((tree.zxid(), tree.digest()));
+            }
+        }
+        let applied = AppliedTo { log_index, zxid: tree.zxid() };
+        drop(attached);
+        drop(tree);
+        self.applied.send_replace(applied);
+        for queue in to_wake {
+            queue.wake();
+        }
+        report
     }
 
-    /// Replaces the copy by one loaded from a snapshot, and closes every session's queue: clients attach again.
+    /// Replaces the copy by one loaded from a snapshot, and closes every queue: clients attach again, and find out
+    /// by zxid what their watches missed.
     pub(crate) fn install(&self, tree: Tree, log_index: u64) {
-        *self.tree.write() = tree;
-        let _ = log_index;
+        let applied = AppliedTo { log_index, zxid: tree.zxid() };
+        let mut place = self.tree.write();
+        // Closed before anybody can read the new copy: a reply from it would show changes without their events.
+        let mut to_wake = Vec::new();
+        for queue in self.attached.lock().by_conn.values() {
+            if queue.close(QueueEnd::Replaced) {
+                to_wake.push(queue.clone());
+            }
+        }
+        let old = std::mem::replace(&mut *place, tree);
+        drop(place);
+        self.applied.send_replace(applied);
+        for queue in to_wake {
+            queue.wake();
+        }
+        // Freeing a large tree takes a while; nobody waits for it here.
+        drop(old);
     }
 
     /// Reads the copy as it is now.
@@ -92,5 +186,145 @@ impl Replica {
     /// How far the copy is, now and from now on.
     pub(crate) fn applied(&self) -> watch::Receiver<AppliedTo> {
         self.applied.subscribe()
+    }
+
+    /// A queue for an attachment that has been applied here.
+    pub(crate) fn attach(&self, session: SessionId, attachment: u64) -> Result<Arc<SessionQueue>, NotAttached> {
+        // The tree lock keeps the applier out: whatever ends this attachment comes after the queue is known.
+        let tree = self.tree.read();
+        if tree.session(session).is_none_or(|view| view.attachment != attachment) {
+            return Err(NotAttached);
+        }
+        let mut attached = self.attached.lock();
+        let conn = attached.free_conn();
+        let queue = Arc::new(SessionQueue::new(session, attachment, conn, self.limits));
+        attached.by_conn.insert(conn, queue.clone());
+        attached.by_session.insert(session, conn);
+        Ok(queue)
+    }
+
+    /// Forgets a queue and its watches.
+    pub(crate) fn detach(&self, queue: &SessionQueue) {
+        let _tree = self.tree.read();
+        let mut attached = self.attached.lock();
+        attached.watches.forget(queue.conn);
+        attached.by_conn.remove(&queue.conn);
+        if attached.by_session.get(&queue.session) == Some(&queue.conn) {
+            attached.by_session.remove(&queue.session);
+        }
+    }
+
+    /// Puts requests at the tail of a queue and runs those reads that nothing older holds up. Returns the slot of
+    /// the first of them; the others follow.
+    pub(crate) fn submit(&self, queue: &SessionQueue, requests: Vec<Submit>) -> SlotId {
+        let watches = requests.iter().any(|request| match &request.kind {
+            SubmitKind::Read { read, .. } => read.touches_watches(),
+            SubmitKind::Write | SubmitKind::Ready(_) => false,
+        });
+        // Reads that were put in before and could not run then are run by whoever removes their obstacle, unless it
+        // was the bound on bytes: then this call may run them, and they may arm.
+        let mut first = SlotId(0);
+        self.run(queue, watches || queue.in_flight() > 0, |queue, run| {
+            let (at, wake) = queue.submit(requests, run);
+            first = at;
+            wake
+        });
+        first
+    }
+
+    /// Releases the barriers of a queue's reads up to a slot.
+    pub(crate) fn release(&self, queue: &SessionQueue, last: SlotId) {
+        self.run(queue, true, |queue, run| queue.release(last, run));
+    }
+
+    /// Runs the reads that were held back because too much was waiting to be sent.
+    pub(crate) fn resume(&self, queue: &SessionQueue) {
+        self.run(queue, true, SessionQueue::resume);
+    }
+
+    /// Watches of all sessions here.
+    pub(crate) fn watch_count(&self) -> usize {
+        self.attached.lock().watches.count()
+    }
+
+    /// Sessions attached here.
+    pub(crate) fn attached_sessions(&self) -> Vec<SessionId> {
+        self.attached.lock().by_session.keys().copied().collect()
+    }
+
+    fn run(&self, queue: &SessionQueue, watches: bool, f: impl FnOnce(&SessionQueue, &mut Run<'_>) -> bool) {
+        let tree = self.tree.read();
+        let mut attached = watches.then(|| self.attached.lock());
+        let watches = attached.as_deref_mut().map(|attached| &mut attached.watches);
+        let wake = f(queue, &mut Run { tree: &tree, watches });
+        drop(attached);
+        drop(tree);
+        if wake {
+            queue.wake();
+        }
+    }
+}
+
+impl Attached {
+    fn free_conn(&mut self) -> ConnId {
+        loop {
+            let conn = ConnId(self.next_conn);
+            self.next_conn = self.next_conn.wrapping_add(1);
+            if !self.by_conn.contains_key(&conn) {
+                return conn;
+            }
+        }
+    }
+
+    /// Tells those who watch.
+    fn fire(&mut self, changes: &[Change], tree: &Tree, to_wake: &mut Vec<Arc<SessionQueue>>) {
+        for change in changes {
+            for firing in self.watches.fire(change, tree.zxid()) {
+                for conn in &firing.to {
+                    if let Some(queue) = self.by_conn.get(conn)
+                        && queue.push_event(firing.event.clone())
+                    {
+                        to_wake.push(queue.clone());
+                    }
+                }
+            }
+        }
+    }
+
+    fn complete(
+        &mut self,
+        completion: Completion,
+        settled: Settled,
+        tree: &Tree,
+        to_wake: &mut Vec<Arc<SessionQueue>>,
+    ) {
+        match completion {
+            Completion::Write { queue, slot, permit } => {
+                if queue.complete(slot, settled, &mut Run { tree, watches: Some(&mut self.watches) }) {
+                    to_wake.push(queue);
+                }
+                drop(permit);
+            }
+            // Nobody may be waiting any more; the outcome stands all the same.
+            Completion::Ticket(ticket) => drop(ticket.send(settled)),
+            Completion::Nobody => {}
+        }
+    }
+
+    /// Closes the queues of sessions that ended or moved. After completions, so that a session that closes itself
+    /// still gets its reply.
+    fn end(&mut self, changes: &[Change], to_wake: &mut Vec<Arc<SessionQueue>>) {
+        for change in changes {
+            let (session, end) = match change {
+                Change::SessionEnded { session, end } => (session, QueueEnd::Session(*end)),
+                Change::SessionAttached { session, .. } => (session, QueueEnd::Moved),
+                Change::Created { .. } | Change::DataChanged { .. } | Change::Deleted { .. } => continue,
+            };
+            if let Some(queue) = self.by_session.get(session).and_then(|conn| self.by_conn.get(conn))
+                && queue.close(end)
+            {
+                to_wake.push(queue.clone());
+            }
+        }
     }
 }

@@ -1,9 +1,331 @@
-//! What one attached session has in flight: slots in request order, and items ready to be sent.
+//! What one attached session has in flight: slots in request order, and items that are ready to be sent.
+//!
+//! Shared by the session's connection, which puts requests in and takes items out, and by the applier, which
+//! completes writes and pushes events. Items are pushed in zxid order under the replica's lock, so their order is
+//! what the stream promises: before a reply exactly the events up to its zxid.
+//!
+//! Bounds: slots by the connection (`session_inflight_max`), items by [`QueueLimits`]. A queue that would pass
+//! them is closed with [`QueueEnd::TooSlow`]; the session lives on.
 
-/// The queue of one attached session, shared by its connection and the applier.
-#[derive(Debug)]
-pub(crate) struct SessionQueue {}
+use std::{collections::VecDeque, sync::Arc};
 
-/// A request's place in its queue.
+use parking_lot::Mutex;
+use quorate_tree::{Identity, SessionEnd, SessionId, Tree, Zxid};
+use tokio::sync::Notify;
+
+use super::{
+    Settled,
+    read::{Answer, Event, Read, ReadContext},
+    watches::{ConnId, WatchTable},
+};
+
+/// A request's place in its queue, counted from 0 over the queue's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct SlotId(pub(crate) u64);
+
+/// The queue of one attached session.
+#[derive(Debug)]
+pub(crate) struct SessionQueue {
+    pub(crate) session: SessionId,
+    pub(crate) attachment: u64,
+    pub(crate) conn: ConnId,
+    limits: QueueLimits,
+    state: Mutex<State>,
+    wake: Notify,
+}
+
+/// How much may wait to be sent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct QueueLimits {
+    /// Events not yet taken by the connection.
+    pub(crate) outbox_events_max: usize,
+    /// Bytes of answers not yet taken. Reads wait in their slots beyond half of it.
+    pub(crate) outbox_bytes_max: usize,
+    /// Bytes of one answer.
+    pub(crate) reply_bytes_max: usize,
+}
+
+/// Something to send.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Item {
+    Reply { tag: u64, zxid: Zxid, answer: Answer },
+    Event(Event),
+}
+
+/// Why nothing more will come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum QueueEnd {
+    /// The session has ended.
+    Session(SessionEnd),
+    /// The session was attached again.
+    Moved,
+    /// Too much was waiting to be sent.
+    TooSlow,
+    /// The copy was replaced by a snapshot: what the watches missed is found out by attaching again.
+    Replaced,
+}
+
+/// A request as the queue takes it. `tag` comes back with the answer.
+#[derive(Debug)]
+pub(crate) struct Submit {
+    pub(crate) tag: u64,
+    pub(crate) kind: SubmitKind,
+}
+
+#[derive(Debug)]
+pub(crate) enum SubmitKind {
+    /// Completed by the applier.
+    Write,
+    /// Run when nothing older is pending. With `barrier`, not before the barrier is released.
+    Read { read: Read, identities: Arc<[Identity]>, barrier: bool },
+    /// Answered already; keeps its place.
+    Ready(Answer),
+}
+
+#[derive(Debug)]
+struct State {
+    /// Not yet answered, in request order.
+    slots: VecDeque<Submit>,
+    /// The id of the first slot.
+    first: u64,
+    /// Writes among the slots.
+    writes: usize,
+    out: Vec<Item>,
+    out_events: usize,
+    out_bytes: usize,
+    end: Option<QueueEnd>,
+    /// Whether the connection has been told that there is something to take.
+    woken: bool,
+}
+
+/// What a connection finds when it looks.
+#[derive(Debug, Default)]
+pub(crate) struct Taken {
+    pub(crate) items: Vec<Item>,
+    /// Set when these are the last.
+    pub(crate) end: Option<QueueEnd>,
+    /// Reads were held back because too much was waiting; they can go on now.
+    pub(crate) held_back: bool,
+}
+
+/// The state of the world under which slots are run.
+pub(crate) struct Run<'a> {
+    pub(crate) tree: &'a Tree,
+    pub(crate) watches: Option<&'a mut WatchTable>,
+}
+
+impl SessionQueue {
+    pub(crate) fn new(session: SessionId, attachment: u64, conn: ConnId, limits: QueueLimits) -> Self {
+        let state = State {
+            slots: VecDeque::new(),
+            first: 0,
+            writes: 0,
+            out: Vec::new(),
+            out_events: 0,
+            out_bytes: 0,
+            end: None,
+            woken: false,
+        };
+        Self { session, attachment, conn, limits, state: Mutex::new(state), wake: Notify::new() }
+    }
+
+    /// Takes everything that is ready.
+    pub(crate) fn take(&self) -> Taken {
+        let mut state = self.state.lock();
+        state.woken = false;
+        state.out_events = 0;
+        state.out_bytes = 0;
+        let held_back = state.slots.front().is_some_and(Submit::is_runnable);
+        Taken { items: std::mem::take(&mut state.out), end: state.end, held_back }
+    }
+
+    /// Waits until there is something to take.
+    ///
+    /// Cancel safe: a wake-up that is not consumed stays.
+    pub(crate) async fn ready(&self) {
+        self.wake.notified().await;
+    }
+
+    /// Wakes the connection.
+    pub(crate) fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    /// Slots not yet answered.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.state.lock().slots.len()
+    }
+
+    /// Whether any write is among them.
+    pub(crate) fn has_writes(&self) -> bool {
+        self.state.lock().writes > 0
+    }
+
+    /// Puts requests at the tail, in order, and runs what nothing older holds up. Returns the first slot's id, and
+    /// whether the connection must be woken.
+    pub(super) fn submit(&self, requests: Vec<Submit>, run: &mut Run<'_>) -> (SlotId, bool) {
+        let mut state = self.state.lock();
+        let at = SlotId(state.first + state.slots.len() as u64);
+        if state.end.is_some() {
+            return (at, false);
+        }
+        for request in requests {
+            state.writes += usize::from(matches!(request.kind, SubmitKind::Write));
+            state.slots.push_back(request);
+        }
+        self.run_head(&mut state, run);
+        (at, state.to_wake())
+    }
+
+    /// Releases the barrier of every read up to `last`, and runs what can be run.
+    pub(super) fn release(&self, last: SlotId, run: &mut Run<'_>) -> bool {
+        let mut state = self.state.lock();
+        let first = state.first;
+        for (offset, slot) in state.slots.iter_mut().enumerate() {
+            if first + offset as u64 > last.0 {
+                break;
+            }
+            if let SubmitKind::Read { barrier, .. } = &mut slot.kind {
+                *barrier = false;
+            }
+        }
+        self.run_head(&mut state, run);
+        state.to_wake()
+    }
+
+    /// Runs what was held back because too much was waiting.
+    pub(super) fn resume(&self, run: &mut Run<'_>) -> bool {
+        let mut state = self.state.lock();
+        self.run_head(&mut state, run);
+        state.to_wake()
+    }
+
+    /// Called right before the write of `slot` is applied: runs the reads in front of it, barriers included, for the
+    /// commit of this write proves what they were waiting for.
+    pub(super) fn before_write(&self, slot: SlotId, run: &mut Run<'_>) {
+        let mut state = self.state.lock();
+        while state.first < slot.0 && state.end.is_none() {
+            let Some(head) = state.slots.pop_front() else { return };
+            state.first += 1;
+            assert!(!matches!(head.kind, SubmitKind::Write), "writes of a session are applied in order");
+            self.answer(&mut state, head, run);
+        }
+    }
+
+    /// Called right after the write of `slot` was applied: answers it, and runs the reads behind it.
+    pub(super) fn complete(&self, slot: SlotId, settled: Settled, run: &mut Run<'_>) -> bool {
+        let mut state = self.state.lock();
+        if state.end.is_some() {
+            return false;
+        }
+        assert_eq!(state.first, slot.0, "writes of a session are completed in order");
+        let Some(head) = state.slots.pop_front() else { return false };
+        state.first += 1;
+        state.writes -= 1;
+        let answer = settled.outcome.map_or_else(Answer::Refused, Answer::Wrote);
+        self.push_reply(&mut state, head.tag, settled.zxid, answer);
+        self.run_head(&mut state, run);
+        state.to_wake()
+    }
+
+    /// An event of the change that is being applied, or of catching up. Closes the queue when it is full.
+    pub(super) fn push_event(&self, event: Event) -> bool {
+        let mut state = self.state.lock();
+        self.add_event(&mut state, event);
+        state.to_wake()
+    }
+
+    /// Nothing more will come. The first reason stays.
+    pub(super) fn close(&self, end: QueueEnd) -> bool {
+        let mut state = self.state.lock();
+        state.close(end);
+        state.to_wake()
+    }
+
+    fn run_head(&self, state: &mut State, run: &mut Run<'_>) {
+        while state.out_bytes <= self.limits.outbox_bytes_max / 2
+            && state.end.is_none()
+            && state.slots.front().is_some_and(Submit::is_runnable)
+        {
+            let head = state.slots.pop_front().expect("the front was looked at");
+            state.first += 1;
+            self.answer(state, head, run);
+        }
+    }
+
+    fn answer(&self, state: &mut State, slot: Submit, run: &mut Run<'_>) {
+        let answer = match slot.kind {
+            SubmitKind::Ready(answer) => answer,
+            SubmitKind::Read { read, identities, .. } => {
+                let mut fired = Vec::new();
+                let answer = read.run(
+                    &mut ReadContext {
+                        tree: run.tree,
+                        watches: run.watches.as_deref_mut(),
+                        conn: self.conn,
+                        reply_bytes_max: self.limits.reply_bytes_max,
+                    },
+                    &identities,
+                    &mut fired,
+                );
+                for event in fired {
+                    self.add_event(state, event);
+                }
+                answer
+            }
+            SubmitKind::Write => unreachable!("a write is answered by its completion"),
+        };
+        self.push_reply(state, slot.tag, run.tree.zxid(), answer);
+    }
+
+    fn push_reply(&self, state: &mut State, tag: u64, zxid: Zxid, answer: Answer) {
+        if state.end.is_some() {
+            return;
+        }
+        state.out_bytes += answer.bytes();
+        if state.out_bytes > self.limits.outbox_bytes_max {
+            state.close(QueueEnd::TooSlow);
+            return;
+        }
+        state.out.push(Item::Reply { tag, zxid, answer });
+    }
+
+    fn add_event(&self, state: &mut State, event: Event) {
+        if state.end.is_some() {
+            return;
+        }
+        state.out_events += 1;
+        if state.out_events > self.limits.outbox_events_max {
+            state.close(QueueEnd::TooSlow);
+            return;
+        }
+        state.out.push(Item::Event(event));
+    }
+}
+
+impl Submit {
+    fn is_runnable(&self) -> bool {
+        match &self.kind {
+            SubmitKind::Write => false,
+            SubmitKind::Read { barrier, .. } => !barrier,
+            SubmitKind::Ready(_) => true,
+        }
+    }
+}
+
+impl State {
+    fn close(&mut self, end: QueueEnd) {
+        if self.end.is_none() {
+            self.end = Some(end);
+            self.slots.clear();
+            self.writes = 0;
+        }
+    }
+
+    /// Whether there is something the connection has not been told of.
+    fn to_wake(&mut self) -> bool {
+        let wake = !self.woken && (!self.out.is_empty() || self.end.is_some());
+        self.woken |= wake;
+        wake
+    }
+}

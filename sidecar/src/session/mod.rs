@@ -1,1 +1,70 @@
-//! Placeholder.
+//! What one client is promised, whatever door it came through.
+//!
+//! - [`attach`](Sessions::attach) opens or resumes a session: a command in the log, so that every later answer shows
+//!   at least what the session has seen.
+//! - [`Attachment`] keeps the order of one attached session, and stops serving it once this member can no longer
+//!   vouch for it.
+//!
+//! Flow control: an attachment takes at most `session_inflight_max` requests, and each write holds one of
+//! `member_inflight_max` permits from the time it is proposed until it is applied. A door reads its socket only
+//! while [`Attachment::has_room`]. So what a slow quorum or a slow client holds up ends at that client's socket.
+//!
+//! Knows no bytes of any protocol, and no Raft.
+
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+
+use crate::{ensemble::Ensemble, replica::Replica};
+
+mod attach;
+mod attachment;
+mod identity;
+mod request;
+
+pub(crate) use attach::{AttachError, AttachRequest, Resume};
+pub(crate) use attachment::{Attachment, Ended, Output};
+pub(crate) use identity::SuperDigest;
+pub(crate) use request::{Request, RequestKind};
+
+/// The bounds of a session.
+#[derive(Clone, Debug)]
+pub(crate) struct SessionLimits {
+    /// Timeouts are clamped to 2 to 20 of these.
+    pub(crate) tick_ms: u32,
+    /// Requests of one session that are not yet answered.
+    pub(crate) session_inflight_max: usize,
+    /// Writes of all sessions here that are not yet applied.
+    pub(crate) member_inflight_max: usize,
+}
+
+/// The sessions of one member.
+#[derive(Debug)]
+pub(crate) struct Sessions {
+    ensemble: Ensemble,
+    replica: Arc<Replica>,
+    limits: SessionLimits,
+    writes: Arc<Semaphore>,
+    super_digest: Option<SuperDigest>,
+}
+
+impl Sessions {
+    pub(crate) fn new(
+        ensemble: Ensemble,
+        replica: Arc<Replica>,
+        limits: SessionLimits,
+        super_digest: Option<SuperDigest>,
+    ) -> Arc<Self> {
+        let writes = Arc::new(Semaphore::new(limits.member_inflight_max));
+        Arc::new(Self { ensemble, replica, limits, writes, super_digest })
+    }
+
+    pub(crate) fn limits(&self) -> &SessionLimits {
+        &self.limits
+    }
+
+    /// The timeout a client gets for the one it wants.
+    fn clamp_timeout_ms(&self, wanted_ms: u32) -> u32 {
+        wanted_ms.clamp(self.limits.tick_ms.saturating_mul(2), self.limits.tick_ms.saturating_mul(20))
+    }
+}

@@ -1,0 +1,271 @@
+//! `quorate.v1.Session`: one stream, one session.
+//!
+//! Each stream has one task (`grpc session`), owned by the service's tracker and stopped by its token. It reads the
+//! client's frames only while the session has room and the client takes what is sent, so a client that stops
+//! reading is stopped being read.
+
+use std::{sync::Arc, time::Duration};
+
+use quorate_proto::v1::{
+    self as proto, ClientFrame, Goodbye, ServerFrame, ServerItem, goodbye::Reason, server_item::Item as Sent,
+    session_server::Session,
+};
+use quorate_tree::{SessionEnd, SessionId, Zxid};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::{Request, Response, Status, Streaming};
+use tracing::{debug, warn};
+
+use super::convert;
+use crate::{
+    replica::{Item, QueueEnd},
+    session::{AttachError, AttachRequest, Attachment, Ended, Output, Resume, Sessions},
+};
+
+/// The first frame must come this soon after the stream was opened.
+const FIRST_FRAME_WITHIN: Duration = Duration::from_secs(10);
+/// Frames that wait for the client's window to open; beyond that the session's task waits.
+const FRAMES_WAITING: usize = 2;
+/// A frame carries at most this many items, or this many bytes, or a single item.
+const FRAME_ITEMS_MAX: usize = 256;
+const FRAME_BYTES: usize = 256 * 1024;
+/// Requests of one frame.
+const FRAME_REQUESTS_MAX: usize = 1024;
+/// A client's name is for people; more than this is cut.
+const CLIENT_NAME_BYTES_MAX: usize = 256;
+
+/// The service behind the session stream.
+#[derive(Clone, Debug)]
+pub(crate) struct SessionService {
+    sessions: Arc<Sessions>,
+    member_id: u8,
+    frame_bytes_max: usize,
+    tracker: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl SessionService {
+    /// `stop` ends every stream with a goodbye; `tracker` is done when all have ended.
+    pub(crate) fn new(
+        sessions: Arc<Sessions>,
+        member_id: u8,
+        frame_bytes_max: usize,
+        tracker: TaskTracker,
+        stop: CancellationToken,
+    ) -> Self {
+        Self { sessions, member_id, frame_bytes_max, tracker, stop }
+    }
+
+    fn attached(&self, attachment: &Attachment) -> ServerItem {
+        let granted = attachment.granted();
+        convert::item(Sent::Attached(proto::Attached {
+            key: Some(proto::SessionKey { session_id: granted.session.0, password: granted.password.clone() }),
+            timeout_ms: granted.timeout_ms,
+            attachment: granted.attachment,
+            zxid: granted.zxid.0,
+            member_id: self.member_id.into(),
+            next_write: granted.next_write,
+            inflight_max: u32::try_from(self.sessions.limits().session_inflight_max).unwrap_or(u32::MAX),
+            frame_bytes_max: u32::try_from(self.frame_bytes_max).unwrap_or(u32::MAX),
+        }))
+    }
+}
+
+#[tonic::async_trait]
+impl Session for SessionService {
+    type AttachStream = ReceiverStream<Result<ServerFrame, Status>>;
+
+    async fn attach(&self, request: Request<Streaming<ClientFrame>>) -> Result<Response<Self::AttachStream>, Status> {
+        let mut inbound = request.into_inner();
+        let first = tokio::time::timeout(FIRST_FRAME_WITHIN, inbound.message())
+            .await
+            .map_err(|_elapsed| Status::deadline_exceeded("the first frame did not come in time"))??
+            .ok_or_else(|| Status::invalid_argument("the stream ended before its first frame"))?;
+        let (wanted, requests) = (first.attach, first.requests);
+        let wanted = wanted.ok_or_else(|| Status::invalid_argument("the first frame must carry `attach`"))?;
+        let attachment = self.sessions.attach(attach_request(wanted)).await.map_err(status_of)?;
+        debug!(session = %attachment.granted().session, "session attached");
+
+        let (frames, outbound) = mpsc::channel(FRAMES_WAITING);
+        let hello = ServerFrame { items: vec![self.attached(&attachment)] };
+        let stream = SessionStream { attachment, inbound, frames, last_seq: 0, stop: self.stop.clone() };
+        self.tracker.spawn(stream.run(hello, requests));
+        Ok(Response::new(ReceiverStream::new(outbound)))
+    }
+}
+
+/// One session's stream, as its task sees it.
+struct SessionStream {
+    attachment: Attachment,
+    inbound: Streaming<ClientFrame>,
+    frames: mpsc::Sender<Result<ServerFrame, Status>>,
+    /// Requests are numbered without holes; this was the last.
+    last_seq: u64,
+    stop: CancellationToken,
+}
+
+/// Why a stream ends.
+enum End {
+    /// The client has gone, or half closed: nothing more will be asked.
+    Client,
+    /// With a last word.
+    Goodbye(Reason, String),
+    /// Without a word.
+    Silent,
+}
+
+impl SessionStream {
+    async fn run(mut self, hello: ServerFrame, requests: Vec<proto::Request>) {
+        let session = self.attachment.granted().session;
+        let end = match self.serve(hello, requests).await {
+            Ok(never) => match never {},
+            Err(end) => end,
+        };
+        match end {
+            End::Client => debug!(%session, "the client ended the stream"),
+            End::Silent => {
+                let status = Status::unavailable("this member cannot vouch for the session; attach to another one");
+                // The client may be gone already.
+                let _ = self.frames.try_send(Err(status));
+            }
+            End::Goodbye(reason, message) => {
+                if reason == Reason::Protocol {
+                    warn!(%session, message, "closing a stream that broke the protocol");
+                }
+                let goodbye = convert::item(Sent::Goodbye(Goodbye { reason: reason.into(), message }));
+                let _ = self.frames.send(Ok(ServerFrame { items: vec![goodbye] })).await;
+            }
+        }
+    }
+
+    async fn serve(
+        &mut self,
+        hello: ServerFrame,
+        requests: Vec<proto::Request>,
+    ) -> Result<std::convert::Infallible, End> {
+        self.send(hello).await?;
+        self.take(requests).await?;
+        let mut half_closed = false;
+        loop {
+            let room = !half_closed && self.attachment.has_room();
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => {
+                    return Err(End::Goodbye(Reason::GoElsewhere, "this member is shutting down".into()));
+                }
+                output = self.attachment.next() => self.give(output).await?,
+                frame = self.inbound.message(), if room => match frame {
+                    Ok(Some(frame)) => self.take(frame.requests).await?,
+                    // What was asked is still answered; the client ends it by dropping the stream.
+                    Ok(None) => half_closed = true,
+                    Err(_gone) => return Err(End::Client),
+                },
+                () = self.frames.closed() => return Err(End::Client),
+            }
+        }
+    }
+
+    /// Hands the client's requests on.
+    async fn take(&mut self, requests: Vec<proto::Request>) -> Result<(), End> {
+        let broken = |message: String| End::Goodbye(Reason::Protocol, message);
+        if requests.len() > FRAME_REQUESTS_MAX {
+            return Err(broken(format!("a frame has {} requests, {FRAME_REQUESTS_MAX} are allowed", requests.len())));
+        }
+        let mut taken = Vec::with_capacity(requests.len());
+        for request in requests {
+            let expected = self.last_seq + 1;
+            if request.seq != expected {
+                return Err(broken(format!("request {} came where {expected} was due", request.seq)));
+            }
+            self.last_seq = expected;
+            taken.push(convert::request(request).map_err(|malformed| broken(malformed.to_string()))?);
+        }
+        self.attachment.submit(taken).await;
+        Ok(())
+    }
+
+    /// Sends what the session has to say.
+    async fn give(&mut self, output: Output) -> Result<(), End> {
+        match output {
+            Output::Items(items) => {
+                let mut frame = ServerFrame::default();
+                let mut bytes = 0;
+                for item in items {
+                    let item_bytes = size_of_item(&item);
+                    if !frame.items.is_empty()
+                        && (frame.items.len() == FRAME_ITEMS_MAX || bytes + item_bytes > FRAME_BYTES)
+                    {
+                        self.send(std::mem::take(&mut frame)).await?;
+                        bytes = 0;
+                    }
+                    bytes += item_bytes;
+                    frame.items.push(match item {
+                        Item::Reply { tag, zxid, answer } => convert::reply_item(tag, zxid, answer),
+                        Item::Event(event) => convert::event_item(&event),
+                    });
+                }
+                self.send(frame).await
+            }
+            Output::Heartbeat { tag } => self.send(heartbeat(tag)).await,
+            Output::End(Ended::CannotVouch) => Err(End::Silent),
+            Output::End(Ended::Queue(end)) => {
+                let (reason, message) = farewell(end);
+                Err(End::Goodbye(reason, message.into()))
+            }
+        }
+    }
+
+    /// Waits while the client does not take what was sent before.
+    async fn send(&mut self, frame: ServerFrame) -> Result<(), End> {
+        self.frames.send(Ok(frame)).await.map_err(|_gone| End::Client)
+    }
+}
+
+fn heartbeat(tag: u64) -> ServerFrame {
+    // Outside the order of the stream, so it shows no state: zxid 0.
+    let done = proto::Reply { seq: tag, zxid: 0, result: Some(proto::reply::Result::Done(proto::Done {})) };
+    ServerFrame { items: vec![convert::item(Sent::Reply(done))] }
+}
+
+fn size_of_item(item: &Item) -> usize {
+    match item {
+        Item::Reply { answer, .. } => answer.bytes(),
+        Item::Event(event) => event.path.len() + 16,
+    }
+}
+
+fn farewell(end: QueueEnd) -> (Reason, &'static str) {
+    match end {
+        QueueEnd::Session(SessionEnd::Closed) => (Reason::Closed, "the session was closed"),
+        QueueEnd::Session(SessionEnd::Expired) => (Reason::Expired, "the session has expired; open a new one"),
+        QueueEnd::Moved => (Reason::Moved, "the session was attached elsewhere"),
+        QueueEnd::TooSlow => (Reason::TooSlow, "this client did not take its answers and events; attach again"),
+        QueueEnd::Replaced => (Reason::GoElsewhere, "this member took over a snapshot; attach again"),
+    }
+}
+
+fn attach_request(wanted: proto::AttachRequest) -> AttachRequest {
+    let mut client_name = wanted.client_name;
+    if client_name.len() > CLIENT_NAME_BYTES_MAX {
+        let end = (0..=CLIENT_NAME_BYTES_MAX).rev().find(|at| client_name.is_char_boundary(*at)).unwrap_or(0);
+        client_name.truncate(end);
+    }
+    AttachRequest {
+        resume: wanted.resume.map(|key| Resume { session: SessionId(key.session_id), password: key.password }),
+        timeout_ms: wanted.timeout_ms,
+        last_zxid: Zxid(wanted.last_zxid),
+        client_name,
+        numbered: true,
+    }
+}
+
+fn status_of(error: AttachError) -> Status {
+    match error {
+        AttachError::Expired => Status::not_found(error.to_string()),
+        AttachError::WrongPassword => Status::unauthenticated(error.to_string()),
+        AttachError::AnotherEnsemble { .. } => Status::failed_precondition(error.to_string()),
+        AttachError::TooManySessions => Status::resource_exhausted(error.to_string()),
+        AttachError::NoQuorum => Status::unavailable(error.to_string()),
+    }
+}

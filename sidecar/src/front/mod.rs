@@ -1,0 +1,3 @@
+//! The doors: bytes to domain words and back. They decide nothing.
+
+pub(crate) mod grpc;

@@ -1,0 +1,309 @@
+//! What a session asks of its member's copy: requests that change nothing replicated, and their answers.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use quorate_tree::{Acl, Identity, Refusal, Refused, Reply, Stat, Tree, Zxid};
+
+use super::watches::{ConnId, WatchKind, WatchTable};
+
+/// A request that is answered from the copy.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Read {
+    /// Data and stat; arms a one-shot data watch if the node exists.
+    Get { path: String, watch: bool },
+    /// Stat or absence; arms a one-shot data watch either way.
+    Exists { path: String, watch: bool },
+    /// Names and stat; arms a one-shot child watch if the node exists.
+    Children { path: String, watch: bool },
+    /// The access control list.
+    Acl { path: String },
+    /// Nothing but its place in the order.
+    Sync,
+    /// Sets a persistent watch.
+    Watch { path: String, recursive: bool },
+    /// Takes watches away.
+    Unwatch { path: String, kind: WatchKind },
+    /// Sets the watches of an earlier stream again.
+    Rearm(Box<Rearm>),
+}
+
+/// The watches of an earlier stream, and how much of the world it has seen.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Rearm {
+    pub(crate) since: Zxid,
+    pub(crate) data: Vec<String>,
+    pub(crate) exists: Vec<String>,
+    pub(crate) children: Vec<String>,
+    pub(crate) persistent: Vec<String>,
+    pub(crate) recursive: Vec<String>,
+}
+
+/// What a session is told in reply to a request.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Answer {
+    Get {
+        data: Bytes,
+        stat: Stat,
+    },
+    Exists(Option<Stat>),
+    Children {
+        names: Vec<String>,
+        stat: Stat,
+    },
+    Acl {
+        acl: Vec<Acl>,
+        stat: Stat,
+    },
+    /// The outcome of a write.
+    Wrote(Reply),
+    Done,
+    Refused(Refused),
+    /// Refused by this member rather than by the rules of the tree.
+    Declined(Declined),
+}
+
+/// Why a member does not do what it is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Declined {
+    /// The disks are nearly full.
+    DiskFull,
+    /// The answer would be larger than a frame may be.
+    ReplyTooLarge,
+    /// There is no such watch.
+    NoWatch,
+    /// This session or this member holds as many watches as it may.
+    TooManyWatches,
+    /// The credential was not accepted.
+    AuthFailed,
+}
+
+/// What happened to a watched node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Event {
+    /// The change that fired it; 0 for [`EventKind::Resync`].
+    pub(crate) zxid: Zxid,
+    pub(crate) kind: EventKind,
+    pub(crate) path: Arc<str>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum EventKind {
+    Created,
+    Deleted,
+    DataChanged,
+    ChildrenChanged,
+    /// Changes below a persistent watch may have been missed.
+    Resync,
+}
+
+impl Answer {
+    /// About how many bytes it takes in a frame.
+    pub(crate) fn bytes(&self) -> usize {
+        const STAT: usize = 80;
+        match self {
+            Self::Get { data, .. } => STAT + data.len(),
+            Self::Children { names, .. } => STAT + names.iter().map(|name| name.len() + 4).sum::<usize>(),
+            Self::Acl { acl, .. } => {
+                STAT + acl.iter().map(|a| a.identity.scheme.len() + a.identity.id.len() + 12).sum::<usize>()
+            }
+            Self::Wrote(Reply::Created { path, .. }) => STAT + path.len(),
+            Self::Wrote(Reply::Multi(replies)) => replies.len() * STAT,
+            Self::Exists(_) | Self::Wrote(_) | Self::Done | Self::Refused(_) | Self::Declined(_) => STAT,
+        }
+    }
+
+    /// The answer itself, or a refusal in its place where no frame could carry it.
+    fn within(self, reply_bytes_max: usize) -> Self {
+        if self.bytes() > reply_bytes_max { Self::Declined(Declined::ReplyTooLarge) } else { self }
+    }
+}
+
+/// The place a read is run at: a copy that stands still, and the watches that may be armed on it.
+pub(crate) struct ReadContext<'a> {
+    pub(crate) tree: &'a Tree,
+    /// `None` where the caller knows that nothing is armed.
+    pub(crate) watches: Option<&'a mut WatchTable>,
+    pub(crate) conn: ConnId,
+    pub(crate) reply_bytes_max: usize,
+}
+
+impl Read {
+    /// Whether running it needs the watch table.
+    pub(crate) fn touches_watches(&self) -> bool {
+        match self {
+            Self::Get { watch, .. } | Self::Exists { watch, .. } | Self::Children { watch, .. } => *watch,
+            Self::Acl { .. } | Self::Sync => false,
+            Self::Watch { .. } | Self::Unwatch { .. } | Self::Rearm(_) => true,
+        }
+    }
+
+    /// Answers from the copy. `fired` takes events that go before the answer.
+    pub(crate) fn run(&self, context: &mut ReadContext<'_>, identities: &[Identity], fired: &mut Vec<Event>) -> Answer {
+        match self {
+            Self::Get { path, watch } => context.get(path, *watch, identities),
+            Self::Exists { path, watch } => context.exists(path, *watch, identities),
+            Self::Children { path, watch } => context.children(path, *watch, identities),
+            Self::Acl { path } => match context.tree.acl(path, identities) {
+                Ok((acl, stat)) => Answer::Acl { acl, stat },
+                Err(refused) => Answer::Refused(refused),
+            },
+            Self::Sync => Answer::Done,
+            Self::Watch { path, recursive } => {
+                let kind = if *recursive { WatchKind::Recursive } else { WatchKind::Persistent };
+                context.arm(path, kind).map_or_else(Answer::Declined, |()| Answer::Done)
+            }
+            Self::Unwatch { path, kind } => {
+                let conn = context.conn;
+                if context.watches().remove(conn, path, *kind) {
+                    Answer::Done
+                } else {
+                    Answer::Declined(Declined::NoWatch)
+                }
+            }
+            Self::Rearm(rearm) => context.rearm(rearm, identities, fired),
+        }
+    }
+}
+
+impl ReadContext<'_> {
+    fn get(&mut self, path: &str, watch: bool, identities: &[Identity]) -> Answer {
+        let (data, stat) = match self.tree.get(path, identities) {
+            Ok(found) => found,
+            Err(refused) => return Answer::Refused(refused),
+        };
+        if watch && let Err(declined) = self.arm(path, WatchKind::Data) {
+            return Answer::Declined(declined);
+        }
+        Answer::Get { data, stat }.within(self.reply_bytes_max)
+    }
+
+    fn exists(&mut self, path: &str, watch: bool, identities: &[Identity]) -> Answer {
+        let stat = match self.tree.stat(path, identities) {
+            Ok(stat) => Some(stat),
+            Err(Refused { reason: Refusal::NoNode, .. }) => None,
+            Err(refused) => return Answer::Refused(refused),
+        };
+        if watch && let Err(declined) = self.arm(path, WatchKind::Data) {
+            return Answer::Declined(declined);
+        }
+        Answer::Exists(stat)
+    }
+
+    fn children(&mut self, path: &str, watch: bool, identities: &[Identity]) -> Answer {
+        let (names, stat) = match self.tree.children(path, identities) {
+            Ok(found) => found,
+            Err(refused) => return Answer::Refused(refused),
+        };
+        let answer = Answer::Children { names, stat }.within(self.reply_bytes_max);
+        if watch
+            && !matches!(answer, Answer::Declined(_))
+            && let Err(declined) = self.arm(path, WatchKind::Children)
+        {
+            return Answer::Declined(declined);
+        }
+        answer
+    }
+
+    /// Sets watches again relative to what the client has seen: what it missed fires at once.
+    fn rearm(&mut self, rearm: &Rearm, identities: &[Identity], fired: &mut Vec<Event>) -> Answer {
+        let mut due = Due { fired, since: rearm.since };
+        for path in &rearm.data {
+            let kind = match self.visible(path, identities) {
+                Seen::Absent => Some((EventKind::Deleted, self.tree.zxid())),
+                Seen::Hidden => None,
+                Seen::Stat(stat) => due.newer(stat.mzxid).map(|zxid| (EventKind::DataChanged, zxid)),
+            };
+            if let Some(declined) = self.fire_or_arm(path, kind, WatchKind::Data, &mut due) {
+                return Answer::Declined(declined);
+            }
+        }
+        for path in &rearm.exists {
+            let kind = match self.visible(path, identities) {
+                Seen::Absent | Seen::Hidden => None,
+                Seen::Stat(stat) => Some((EventKind::Created, stat.czxid)),
+            };
+            if let Some(declined) = self.fire_or_arm(path, kind, WatchKind::Data, &mut due) {
+                return Answer::Declined(declined);
+            }
+        }
+        for path in &rearm.children {
+            let kind = match self.visible(path, identities) {
+                Seen::Absent => Some((EventKind::Deleted, self.tree.zxid())),
+                Seen::Hidden => None,
+                Seen::Stat(stat) => due.newer(stat.pzxid).map(|zxid| (EventKind::ChildrenChanged, zxid)),
+            };
+            if let Some(declined) = self.fire_or_arm(path, kind, WatchKind::Children, &mut due) {
+                return Answer::Declined(declined);
+            }
+        }
+        // A persistent watch tells of every change, and those of the gap are not kept: say that there was one.
+        let gap = (self.tree.zxid() > rearm.since).then_some((EventKind::Resync, Zxid(0)));
+        for (paths, kind) in [(&rearm.persistent, WatchKind::Persistent), (&rearm.recursive, WatchKind::Recursive)] {
+            for path in paths {
+                if let Err(declined) = self.arm(path, kind) {
+                    return Answer::Declined(declined);
+                }
+                if let Some((kind, zxid)) = gap {
+                    due.fire(path, kind, zxid);
+                }
+            }
+        }
+        Answer::Done
+    }
+
+    fn fire_or_arm(
+        &mut self,
+        path: &str,
+        event: Option<(EventKind, Zxid)>,
+        kind: WatchKind,
+        due: &mut Due<'_>,
+    ) -> Option<Declined> {
+        match event {
+            Some((event, zxid)) => {
+                due.fire(path, event, zxid);
+                None
+            }
+            None => self.arm(path, kind).err(),
+        }
+    }
+
+    /// What the client may know of a node. Catching up must not tell of nodes it could not read.
+    fn visible(&self, path: &str, identities: &[Identity]) -> Seen {
+        match self.tree.stat(path, identities) {
+            Ok(stat) => Seen::Stat(stat),
+            Err(Refused { reason: Refusal::NoNode, .. }) => Seen::Absent,
+            Err(_) => Seen::Hidden,
+        }
+    }
+
+    fn arm(&mut self, path: &str, kind: WatchKind) -> Result<(), Declined> {
+        let conn = self.conn;
+        self.watches().add(conn, path, kind)
+    }
+
+    fn watches(&mut self) -> &mut WatchTable {
+        self.watches.as_deref_mut().expect("a read that touches watches is run with the watch table")
+    }
+}
+
+enum Seen {
+    Absent,
+    Hidden,
+    Stat(Stat),
+}
+
+struct Due<'a> {
+    fired: &'a mut Vec<Event>,
+    since: Zxid,
+}
+
+impl Due<'_> {
+    fn newer(&self, zxid: Zxid) -> Option<Zxid> {
+        (zxid > self.since).then_some(zxid)
+    }
+
+    fn fire(&mut self, path: &str, kind: EventKind, zxid: Zxid) {
+        self.fired.push(Event { zxid, kind, path: path.into() });
+    }
+}

@@ -1,0 +1,564 @@
+//! Who is to hear of which change: the watch table of one member.
+//!
+//! Not replicated. Watches belong to a connection and go with it. As in ZooKeeper there is a data table (watches
+//! of `get` and `exists`, and persistent ones) and a child table (watches of `children`, and persistent ones that
+//! are not recursive); a connection holds a set of modes on a path in each.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use quorate_tree::{Acl, Change, Identity, Permissions, Zxid};
+
+use super::read::{Declined, Event, EventKind};
+
+/// A connection's place in the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct ConnId(pub(crate) u32);
+
+/// Which watch of a connection on a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WatchKind {
+    /// One-shot, on data, creation and deletion.
+    Data,
+    /// One-shot, on the set of children.
+    Children,
+    /// Stays, on both.
+    Persistent,
+    /// Stays, on the node and all below it, children's sets excepted.
+    Recursive,
+    /// All of them; only for taking away.
+    Any,
+}
+
+/// How many watches there may be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WatchLimits {
+    pub(crate) watches_max: usize,
+    pub(crate) watches_per_session_max: usize,
+}
+
+/// An event and the connections that are to hear it, in the order in which they are to be told.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Firing {
+    pub(crate) event: Event,
+    pub(crate) to: Vec<ConnId>,
+}
+
+/// Path to watchers, and back.
+#[derive(Debug)]
+pub(crate) struct WatchTable {
+    paths: HashMap<Arc<str>, PathWatches>,
+    conns: HashMap<ConnId, HashSet<Arc<str>>>,
+    /// Watches in all, each mode of each connection on each path in each table counted once.
+    count: usize,
+    /// Connections' recursive watches; 0 spares the walk up the path.
+    recursive: usize,
+    limits: WatchLimits,
+}
+
+#[derive(Debug, Default)]
+struct PathWatches {
+    data: Watchers,
+    child: Watchers,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Modes(u8);
+
+impl Modes {
+    const ONE_SHOT: Self = Self(1);
+    const PERSISTENT: Self = Self(2);
+    const RECURSIVE: Self = Self(4);
+
+    fn has(self, mode: Self) -> bool {
+        self.0 & mode.0 != 0
+    }
+}
+
+/// Connections and their modes. A few are a list; many are a map, so that arming stays cheap in a crowd.
+#[derive(Debug)]
+enum Watchers {
+    Few(Vec<(ConnId, Modes)>),
+    Many(HashMap<ConnId, Modes>),
+}
+
+const FEW: usize = 16;
+
+impl Default for Watchers {
+    fn default() -> Self {
+        Self::Few(Vec::new())
+    }
+}
+
+impl Watchers {
+    /// Whether the mode is new.
+    fn add(&mut self, conn: ConnId, mode: Modes) -> bool {
+        if let Self::Few(list) = self {
+            if let Some((_, modes)) = list.iter_mut().find(|(c, _)| *c == conn) {
+                let new = !modes.has(mode);
+                modes.0 |= mode.0;
+                return new;
+            }
+            if list.len() < FEW {
+                list.push((conn, mode));
+                return true;
+            }
+            *self = Self::Many(list.drain(..).collect());
+        }
+        let Self::Many(map) = self else { unreachable!("a full list has just become a map") };
+        let modes = map.entry(conn).or_default();
+        let new = !modes.has(mode);
+        modes.0 |= mode.0;
+        new
+    }
+
+    /// Whether the mode was there.
+    fn remove(&mut self, conn: ConnId, mode: Modes) -> bool {
+        match self {
+            Self::Few(list) => {
+                let Some(at) = list.iter().position(|(c, _)| *c == conn) else { return false };
+                let had = list[at].1.has(mode);
+                list[at].1.0 &= !mode.0;
+                if list[at].1 == Modes::default() {
+                    list.swap_remove(at);
+                }
+                had
+            }
+            Self::Many(map) => {
+                let Some(modes) = map.get_mut(&conn) else { return false };
+                let had = modes.has(mode);
+                modes.0 &= !mode.0;
+                if *modes == Modes::default() {
+                    map.remove(&conn);
+                }
+                had
+            }
+        }
+    }
+
+    fn modes(&self, conn: ConnId) -> Modes {
+        match self {
+            Self::Few(list) => list.iter().find(|(c, _)| *c == conn).map(|(_, modes)| *modes).unwrap_or_default(),
+            Self::Many(map) => map.get(&conn).copied().unwrap_or_default(),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        match self {
+            Self::Few(list) => list.is_empty(),
+            Self::Many(map) => map.is_empty(),
+        }
+    }
+
+    fn for_each(&self, mut f: impl FnMut(ConnId, Modes)) {
+        match self {
+            Self::Few(list) => list.iter().for_each(|(conn, modes)| f(*conn, *modes)),
+            Self::Many(map) => map.iter().for_each(|(conn, modes)| f(*conn, *modes)),
+        }
+    }
+}
+
+impl WatchTable {
+    pub(crate) fn new(limits: WatchLimits) -> Self {
+        Self { paths: HashMap::new(), conns: HashMap::new(), count: 0, recursive: 0, limits }
+    }
+
+    /// Watches in all.
+    pub(crate) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Arms a watch. Arming it twice is arming it once.
+    pub(crate) fn add(&mut self, conn: ConnId, path: &str, kind: WatchKind) -> Result<(), Declined> {
+        if self.count >= self.limits.watches_max {
+            return Err(Declined::TooManyWatches);
+        }
+        let of_conn = self.conns.entry(conn).or_default();
+        if of_conn.len() >= self.limits.watches_per_session_max && !of_conn.contains(path) {
+            return Err(Declined::TooManyWatches);
+        }
+        let key: Arc<str> = match self.paths.get_key_value(path) {
+            Some((key, _)) => key.clone(),
+            None => path.into(),
+        };
+        of_conn.insert(key.clone());
+        let watches = self.paths.entry(key).or_default();
+        let added = match kind {
+            WatchKind::Data => usize::from(watches.data.add(conn, Modes::ONE_SHOT)),
+            WatchKind::Children => usize::from(watches.child.add(conn, Modes::ONE_SHOT)),
+            WatchKind::Persistent => {
+                usize::from(watches.data.add(conn, Modes::PERSISTENT))
+                    + usize::from(watches.child.add(conn, Modes::PERSISTENT))
+            }
+            WatchKind::Recursive => {
+                let new = usize::from(watches.data.add(conn, Modes::RECURSIVE));
+                self.recursive += new;
+                new
+            }
+            WatchKind::Any => 0,
+        };
+        self.count += added;
+        Ok(())
+    }
+
+    /// Takes a watch away; whether there was one.
+    pub(crate) fn remove(&mut self, conn: ConnId, path: &str, kind: WatchKind) -> bool {
+        let data: &[Modes] = match kind {
+            WatchKind::Data => &[Modes::ONE_SHOT],
+            WatchKind::Children => &[],
+            WatchKind::Persistent => &[Modes::PERSISTENT],
+            WatchKind::Recursive => &[Modes::RECURSIVE],
+            WatchKind::Any => &[Modes::ONE_SHOT, Modes::PERSISTENT, Modes::RECURSIVE],
+        };
+        let child: &[Modes] = match kind {
+            WatchKind::Children => &[Modes::ONE_SHOT],
+            WatchKind::Persistent => &[Modes::PERSISTENT],
+            WatchKind::Any => &[Modes::ONE_SHOT, Modes::PERSISTENT],
+            WatchKind::Data | WatchKind::Recursive => &[],
+        };
+        let mut found = false;
+        for mode in data {
+            found |= self.take(conn, path, Table::Data, *mode);
+        }
+        for mode in child {
+            found |= self.take(conn, path, Table::Child, *mode);
+        }
+        found
+    }
+
+    /// Forgets a connection.
+    pub(crate) fn forget(&mut self, conn: ConnId) {
+        for path in self.conns.get(&conn).into_iter().flatten().cloned().collect::<Vec<_>>() {
+            self.remove(conn, &path, WatchKind::Any);
+        }
+        self.conns.remove(&conn);
+    }
+
+    /// What a change fires, in the order in which a connection is to hear it: the data table of the node, for a
+    /// deletion its child table, then the child table of its parent. One-shot watches are gone afterwards.
+    pub(crate) fn fire(&mut self, change: &Change, zxid: Zxid) -> Vec<Firing> {
+        if self.count == 0 {
+            return Vec::new();
+        }
+        let mut firings = Vec::new();
+        match change {
+            Change::Created { path } => {
+                self.fire_node(path, EventKind::Created, zxid, &mut firings);
+                self.fire_parent(path, zxid, &mut firings);
+            }
+            Change::DataChanged { path } => self.fire_node(path, EventKind::DataChanged, zxid, &mut firings),
+            Change::Deleted { path, .. } => {
+                self.fire_node(path, EventKind::Deleted, zxid, &mut firings);
+                self.fire_deleted_children(path, zxid, &mut firings);
+                self.fire_parent(path, zxid, &mut firings);
+            }
+            Change::SessionEnded { .. } | Change::SessionAttached { .. } => {}
+        }
+        firings
+    }
+
+    fn fire_node(&mut self, path: &str, kind: EventKind, zxid: Zxid, firings: &mut Vec<Firing>) {
+        let mut to = Vec::new();
+        let mut spent = Vec::new();
+        if let Some(watches) = self.paths.get(path) {
+            watches.data.for_each(|conn, modes| {
+                to.push(conn);
+                if modes.has(Modes::ONE_SHOT) {
+                    spent.push(conn);
+                }
+            });
+        }
+        if self.recursive > 0 {
+            for ancestor in ancestors(path) {
+                if let Some(watches) = self.paths.get(ancestor) {
+                    watches.data.for_each(|conn, modes| {
+                        if modes.has(Modes::RECURSIVE) {
+                            to.push(conn);
+                        }
+                    });
+                }
+            }
+            to.sort_unstable();
+            to.dedup();
+        }
+        self.spend(path, Table::Data, &spent);
+        push(firings, path, kind, zxid, to);
+    }
+
+    /// Those who watch the children of a node that is gone, unless its data watch has told them already.
+    fn fire_deleted_children(&mut self, path: &str, zxid: Zxid, firings: &mut Vec<Firing>) {
+        let Some(watches) = self.paths.get(path) else { return };
+        let told: HashSet<ConnId> = firings.last().into_iter().flat_map(|firing| firing.to.iter().copied()).collect();
+        let mut to = Vec::new();
+        let mut spent = Vec::new();
+        watches.child.for_each(|conn, modes| {
+            if !told.contains(&conn) {
+                to.push(conn);
+            }
+            if modes.has(Modes::ONE_SHOT) {
+                spent.push(conn);
+            }
+        });
+        self.spend(path, Table::Child, &spent);
+        push(firings, path, EventKind::Deleted, zxid, to);
+    }
+
+    fn fire_parent(&mut self, path: &str, zxid: Zxid, firings: &mut Vec<Firing>) {
+        let Some(parent) = parent(path) else { return };
+        let Some(watches) = self.paths.get(parent) else { return };
+        let mut to = Vec::new();
+        let mut spent = Vec::new();
+        watches.child.for_each(|conn, modes| {
+            to.push(conn);
+            if modes.has(Modes::ONE_SHOT) {
+                spent.push(conn);
+            }
+        });
+        self.spend(parent, Table::Child, &spent);
+        push(firings, parent, EventKind::ChildrenChanged, zxid, to);
+    }
+
+    fn spend(&mut self, path: &str, table: Table, conns: &[ConnId]) {
+        for conn in conns {
+            self.take(*conn, path, table, Modes::ONE_SHOT);
+        }
+    }
+
+    /// Removes one mode, and what is left empty by that; whether it was there.
+    fn take(&mut self, conn: ConnId, path: &str, table: Table, mode: Modes) -> bool {
+        let Some(watches) = self.paths.get_mut(path) else { return false };
+        let had = match table {
+            Table::Data => watches.data.remove(conn, mode),
+            Table::Child => watches.child.remove(conn, mode),
+        };
+        if !had {
+            return false;
+        }
+        self.count -= 1;
+        if mode == Modes::RECURSIVE {
+            self.recursive -= 1;
+        }
+        if watches.data.modes(conn) == Modes::default()
+            && watches.child.modes(conn) == Modes::default()
+            && let Some(of_conn) = self.conns.get_mut(&conn)
+        {
+            of_conn.remove(path);
+        }
+        if watches.data.is_empty() && watches.child.is_empty() {
+            self.paths.remove(path);
+        }
+        true
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Table {
+    Data,
+    Child,
+}
+
+fn push(firings: &mut Vec<Firing>, path: &str, kind: EventKind, zxid: Zxid, to: Vec<ConnId>) {
+    if !to.is_empty() {
+        firings.push(Firing { event: Event { zxid, kind, path: path.into() }, to });
+    }
+}
+
+/// Whether somebody may hear of a deletion: only who could read the node.
+pub(crate) fn may_read(acl: &[Acl], identities: &[Identity]) -> bool {
+    acl.is_empty()
+        || identities.iter().any(|identity| identity.scheme == "super")
+        || acl.iter().any(|entry| {
+            entry.permissions.any_of(Permissions::READ)
+                && (entry.identity.scheme == "world" || identities.contains(&entry.identity))
+        })
+}
+
+fn parent(path: &str) -> Option<&str> {
+    match path.rfind('/')? {
+        0 if path.len() == 1 => None,
+        0 => Some("/"),
+        at => Some(&path[..at]),
+    }
+}
+
+fn ancestors(path: &str) -> impl Iterator<Item = &str> {
+    std::iter::successors(parent(path), |path| parent(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: ConnId = ConnId(1);
+    const B: ConnId = ConnId(2);
+
+    fn table() -> WatchTable {
+        WatchTable::new(WatchLimits { watches_max: 1000, watches_per_session_max: 100 })
+    }
+
+    fn created(path: &str) -> Change {
+        Change::Created { path: path.into() }
+    }
+
+    fn deleted(path: &str) -> Change {
+        Change::Deleted { path: path.into(), acl: Arc::from([Acl::open()]) }
+    }
+
+    fn changed(path: &str) -> Change {
+        Change::DataChanged { path: path.into() }
+    }
+
+    fn heard(table: &mut WatchTable, change: &Change, conn: ConnId) -> Vec<(EventKind, String)> {
+        table
+            .fire(change, Zxid(7))
+            .into_iter()
+            .filter(|firing| firing.to.contains(&conn))
+            .map(|firing| (firing.event.kind, firing.event.path.to_string()))
+            .collect()
+    }
+
+    #[test]
+    fn one_shot_data_watch_fires_once() {
+        let mut table = table();
+        table.add(A, "/p", WatchKind::Data).unwrap();
+
+        assert_eq!(heard(&mut table, &changed("/p"), A), [(EventKind::DataChanged, "/p".into())]);
+        assert_eq!(heard(&mut table, &changed("/p"), A), []);
+        assert_eq!(table.count(), 0);
+    }
+
+    #[test]
+    fn arming_twice_gives_one_event() {
+        let mut table = table();
+        table.add(A, "/p", WatchKind::Data).unwrap();
+        table.add(A, "/p", WatchKind::Data).unwrap();
+
+        assert_eq!(table.count(), 1);
+        assert_eq!(heard(&mut table, &changed("/p"), A).len(), 1);
+    }
+
+    #[test]
+    fn creation_fires_the_node_before_the_parent() {
+        let mut table = table();
+        table.add(A, "/p", WatchKind::Children).unwrap();
+        table.add(A, "/p/c", WatchKind::Data).unwrap();
+
+        let heard = heard(&mut table, &created("/p/c"), A);
+
+        assert_eq!(heard, [(EventKind::Created, "/p/c".into()), (EventKind::ChildrenChanged, "/p".into())]);
+    }
+
+    #[test]
+    fn deletion_tells_a_connection_with_both_watches_once() {
+        let mut table = table();
+        table.add(A, "/p", WatchKind::Data).unwrap();
+        table.add(A, "/p", WatchKind::Children).unwrap();
+        table.add(B, "/p", WatchKind::Children).unwrap();
+
+        let firings = table.fire(&deleted("/p"), Zxid(7));
+
+        let a = firings.iter().filter(|f| f.to.contains(&A)).count();
+        let b = firings.iter().filter(|f| f.to.contains(&B)).count();
+        assert_eq!((a, b), (1, 1));
+        assert_eq!(table.count(), 0);
+    }
+
+    #[test]
+    fn child_watches_of_the_root_fire() {
+        let mut table = table();
+        table.add(A, "/", WatchKind::Children).unwrap();
+
+        assert_eq!(heard(&mut table, &created("/x"), A), [(EventKind::ChildrenChanged, "/".into())]);
+    }
+
+    #[test]
+    fn persistent_watch_stays_and_sees_children() {
+        let mut table = table();
+        table.add(A, "/p", WatchKind::Persistent).unwrap();
+
+        for _ in 0..2 {
+            assert_eq!(heard(&mut table, &created("/p/c"), A), [(EventKind::ChildrenChanged, "/p".into())]);
+            assert_eq!(heard(&mut table, &changed("/p"), A), [(EventKind::DataChanged, "/p".into())]);
+            assert_eq!(heard(&mut table, &changed("/p/c"), A), []);
+        }
+    }
+
+    #[test]
+    fn recursive_watch_sees_everything_below_but_no_child_sets() {
+        let mut table = table();
+        table.add(A, "/p", WatchKind::Recursive).unwrap();
+
+        assert_eq!(heard(&mut table, &created("/p/c/d"), A), [(EventKind::Created, "/p/c/d".into())]);
+        assert_eq!(heard(&mut table, &changed("/p"), A), [(EventKind::DataChanged, "/p".into())]);
+        assert_eq!(heard(&mut table, &deleted("/p/c"), A), [(EventKind::Deleted, "/p/c".into())]);
+        assert_eq!(heard(&mut table, &created("/pq"), A), []);
+    }
+
+    #[test]
+    fn modes_on_one_path_coexist_and_give_one_event() {
+        let mut table = table();
+        for kind in [WatchKind::Data, WatchKind::Persistent, WatchKind::Recursive] {
+            table.add(A, "/w", kind).unwrap();
+        }
+
+        assert_eq!(heard(&mut table, &changed("/w"), A), [(EventKind::DataChanged, "/w".into())]);
+        assert_eq!(
+            heard(&mut table, &created("/w/k"), A),
+            [(EventKind::Created, "/w/k".into()), (EventKind::ChildrenChanged, "/w".into())]
+        );
+    }
+
+    #[test]
+    fn a_forgotten_connection_leaves_nothing() {
+        let mut table = table();
+        table.add(A, "/p", WatchKind::Recursive).unwrap();
+        table.add(A, "/q", WatchKind::Persistent).unwrap();
+        table.add(B, "/q", WatchKind::Data).unwrap();
+
+        table.forget(A);
+
+        assert_eq!(table.count(), 1);
+        assert_eq!(table.recursive, 0);
+        assert_eq!(heard(&mut table, &changed("/q"), A), []);
+        assert_eq!(table.count(), 0, "the one watch left was spent by the change");
+    }
+
+    #[test]
+    fn removing_one_kind_leaves_the_others() {
+        let mut table = table();
+        table.add(A, "/p", WatchKind::Data).unwrap();
+        table.add(A, "/p", WatchKind::Persistent).unwrap();
+
+        assert!(table.remove(A, "/p", WatchKind::Data));
+        assert!(!table.remove(A, "/p", WatchKind::Data));
+        assert_eq!(heard(&mut table, &changed("/p"), A).len(), 1);
+        assert!(table.remove(A, "/p", WatchKind::Any));
+        assert_eq!(table.count(), 0);
+    }
+
+    #[test]
+    fn a_session_may_not_hold_more_watches_than_its_bound() {
+        let mut table = WatchTable::new(WatchLimits { watches_max: 3, watches_per_session_max: 2 });
+        table.add(A, "/1", WatchKind::Data).unwrap();
+        table.add(A, "/2", WatchKind::Data).unwrap();
+
+        assert_eq!(table.add(A, "/3", WatchKind::Data), Err(Declined::TooManyWatches));
+        table.add(B, "/1", WatchKind::Data).unwrap();
+        assert_eq!(table.add(B, "/2", WatchKind::Data), Err(Declined::TooManyWatches));
+    }
+
+    #[test]
+    fn a_crowd_on_one_path_is_told_and_forgotten() {
+        let mut table = WatchTable::new(WatchLimits { watches_max: 10_000, watches_per_session_max: 2 });
+        for conn in 0..1000 {
+            table.add(ConnId(conn), "/p", WatchKind::Data).unwrap();
+        }
+
+        let firings = table.fire(&changed("/p"), Zxid(1));
+
+        assert_eq!(firings[0].to.len(), 1000);
+        assert_eq!(table.count(), 0);
+    }
+}

@@ -1,0 +1,260 @@
+//! One attached session: requests in, answers and events out, in the order that was promised.
+
+use std::{pin::Pin, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use quorate_tree::{Author, Identity, Op, SessionId, Zxid};
+use tracing::debug;
+
+use super::{Request, RequestKind, Sessions, identity};
+use crate::{
+    clock::{Clock, Moment},
+    replica::{Answer, Completion, Declined, Item, QueueEnd, SessionQueue, SlotId, Submit, SubmitKind},
+};
+
+/// What a session was granted.
+#[derive(Clone, Debug)]
+pub(crate) struct Granted {
+    pub(crate) session: SessionId,
+    pub(crate) password: Bytes,
+    pub(crate) timeout_ms: u32,
+    pub(crate) attachment: u64,
+    pub(crate) zxid: Zxid,
+    pub(crate) next_write: u64,
+}
+
+/// Something for the door to send.
+#[derive(Debug)]
+pub(crate) enum Output {
+    /// Answers and events, in order.
+    Items(Vec<Item>),
+    /// The answer to a heartbeat, outside that order.
+    Heartbeat { tag: u64 },
+    /// Nothing more.
+    End(Ended),
+}
+
+/// Why a session is no longer served here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// It ended, moved, or its client was too slow.
+    Queue(QueueEnd),
+    /// The leader has not vouched for it in time: nothing more may be said to it, not even this.
+    CannotVouch,
+}
+
+type InFlight<T> = FuturesUnordered<Pin<Box<dyn Future<Output = T> + Send>>>;
+
+/// One attached session, held by its connection. Dropping it forgets its watches and what it has in flight; the
+/// session lives on.
+pub(crate) struct Attachment {
+    sessions: Arc<Sessions>,
+    queue: Arc<SessionQueue>,
+    granted: Granted,
+    identities: Arc<[Identity]>,
+    /// Nothing is sent from here on, unless a heartbeat is acknowledged before.
+    serve_until: Moment,
+    /// Barriers asked for, with the last slot each releases.
+    barriers: InFlight<Option<SlotId>>,
+    /// Heartbeats not yet acknowledged, with their tags and the times they came.
+    heartbeats: InFlight<(u64, Moment, bool)>,
+    /// The first numbered write that was declined: all later ones are declined too, until it comes again. So a write
+    /// never overtakes one that was not taken.
+    declined_from: Option<u64>,
+    numbered: bool,
+}
+
+/// Heartbeats of one session that may wait for the leader at the same time.
+const HEARTBEATS_MAX: usize = 16;
+
+impl Attachment {
+    pub(super) fn new(
+        sessions: Arc<Sessions>,
+        queue: Arc<SessionQueue>,
+        granted: Granted,
+        asked_at: Moment,
+        numbered: bool,
+    ) -> Self {
+        let serve_until = asked_at + serving_time(granted.timeout_ms);
+        Self {
+            sessions,
+            queue,
+            granted,
+            identities: Arc::from([]),
+            serve_until,
+            barriers: FuturesUnordered::new(),
+            heartbeats: FuturesUnordered::new(),
+            declined_from: None,
+            numbered,
+        }
+    }
+
+    pub(crate) fn granted(&self) -> &Granted {
+        &self.granted
+    }
+
+    /// Whether the door may read more from its socket.
+    pub(crate) fn has_room(&self) -> bool {
+        self.queue.in_flight() < self.sessions.limits.session_inflight_max && self.heartbeats.len() < HEARTBEATS_MAX
+    }
+
+    /// Takes requests, in order. Waits while the member has as many writes in flight as it may.
+    ///
+    /// Not cancel safe: dropping it may leave some of the requests taken and others not. Doors call it outside any
+    /// `select!` condition.
+    pub(crate) async fn submit(&mut self, requests: Vec<Request>) {
+        let mut submits = Vec::with_capacity(requests.len());
+        let mut writes = Vec::new();
+        let mut barrier = false;
+        for request in requests {
+            let tag = request.tag;
+            let kind = match request.kind {
+                RequestKind::Read { read, linearizable } => {
+                    barrier |= linearizable;
+                    SubmitKind::Read { read, identities: self.identities.clone(), barrier: linearizable }
+                }
+                RequestKind::Write(op) => match self.decline(request.write.map(|write| write.number)) {
+                    Some(declined) => SubmitKind::Ready(Answer::Declined(declined)),
+                    None => {
+                        let author = Author {
+                            session: self.granted.session,
+                            attachment: self.granted.attachment,
+                            write: request.write,
+                            identities: self.identities.to_vec(),
+                        };
+                        writes.push(Write {
+                            at: submits.len() as u64,
+                            author,
+                            op,
+                            traceparent: Some(request.traceparent).filter(|trace| !trace.is_empty()),
+                        });
+                        SubmitKind::Write
+                    }
+                },
+                RequestKind::Auth { scheme, credential } => SubmitKind::Ready(self.authenticate(&scheme, &credential)),
+                RequestKind::Heartbeat => {
+                    self.heartbeat(tag);
+                    continue;
+                }
+            };
+            submits.push(Submit { tag, kind });
+        }
+        if submits.is_empty() {
+            return;
+        }
+        let count = u32::try_from(writes.len()).expect("a frame has a bounded number of requests");
+        let Ok(mut permits) = self.sessions.writes.clone().acquire_many_owned(count).await else { return };
+        let last = submits.len() as u64 - 1;
+        let first = self.sessions.replica.submit(&self.queue, submits);
+        for write in writes {
+            let permit = permits.split(1).expect("one permit was taken for each write");
+            let completion = Completion::Write { queue: self.queue.clone(), slot: SlotId(first.0 + write.at), permit };
+            self.sessions.ensemble.propose(write.author, write.op, write.traceparent, completion);
+        }
+        if barrier {
+            self.ask_barrier(SlotId(first.0 + last));
+        }
+    }
+
+    /// The next thing to send.
+    ///
+    /// Cancel safe.
+    pub(crate) async fn next(&mut self) -> Output {
+        loop {
+            let taken = self.queue.take();
+            if self.serve_until.has_passed() {
+                debug!(session = %self.granted.session, "cannot vouch for the session any more");
+                return Output::End(Ended::CannotVouch);
+            }
+            if taken.held_back {
+                self.sessions.replica.resume(&self.queue);
+            }
+            if !taken.items.is_empty() {
+                if taken.end.is_some() {
+                    // The end is found again by the next call.
+                    self.queue.wake();
+                }
+                return Output::Items(taken.items);
+            }
+            if let Some(end) = taken.end {
+                return Output::End(Ended::Queue(end));
+            }
+            tokio::select! {
+                biased;
+                Some((tag, came_at, vouched)) = self.heartbeats.next() => {
+                    if vouched {
+                        self.serve_until = self.serve_until.max(came_at + serving_time(self.granted.timeout_ms));
+                        return Output::Heartbeat { tag };
+                    }
+                }
+                Some(released) = self.barriers.next() => {
+                    if let Some(last) = released {
+                        self.sessions.replica.release(&self.queue, last);
+                    }
+                }
+                () = self.queue.ready() => {}
+                () = tokio::time::sleep(self.serve_until.remaining()) => {}
+            }
+        }
+    }
+
+    /// Whether a write must be declined before it is proposed.
+    fn decline(&mut self, number: Option<u64>) -> Option<Declined> {
+        let refused = self.sessions.ensemble.writes_refused();
+        let Some(number) = number.filter(|_| self.numbered) else {
+            return refused.then_some(Declined::DiskFull);
+        };
+        match self.declined_from {
+            Some(from) if number > from => return Some(Declined::DiskFull),
+            _ => self.declined_from = None,
+        }
+        if refused {
+            self.declined_from = Some(number);
+        }
+        refused.then_some(Declined::DiskFull)
+    }
+
+    fn authenticate(&mut self, scheme: &str, credential: &[u8]) -> Answer {
+        let Some(new) = identity::of_credential(scheme, credential, self.sessions.super_digest.as_ref()) else {
+            return Answer::Declined(Declined::AuthFailed);
+        };
+        let mut identities = self.identities.to_vec();
+        for identity in new {
+            if !identities.contains(&identity) {
+                identities.push(identity);
+            }
+        }
+        self.identities = identities.into();
+        Answer::Done
+    }
+
+    fn heartbeat(&mut self, tag: u64) {
+        let came_at = Clock::now();
+        let touched = self.sessions.ensemble.touch(self.granted.session);
+        self.heartbeats.push(Box::pin(async move { (tag, came_at, touched.await.is_ok()) }));
+    }
+
+    fn ask_barrier(&mut self, last: SlotId) {
+        let sessions = self.sessions.clone();
+        self.barriers.push(Box::pin(async move { sessions.catch_up().await.ok().map(|()| last) }));
+    }
+}
+
+impl Drop for Attachment {
+    fn drop(&mut self) {
+        self.sessions.replica.detach(&self.queue);
+    }
+}
+
+struct Write {
+    at: u64,
+    author: Author,
+    op: Op,
+    traceparent: Option<String>,
+}
+
+/// How long a promise of the leader lets a member serve a session: nine tenths of its timeout.
+fn serving_time(timeout_ms: u32) -> Duration {
+    Duration::from_millis(u64::from(timeout_ms) * 9 / 10)
+}
