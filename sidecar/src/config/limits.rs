@@ -1,0 +1,68 @@
+//! The bounds of the operators' side on one page, and the relations between bounds.
+//!
+//! The bounds that all replicas must agree on are `quorate_tree::Limits`; every bound of the project stands in
+//! `docs/limits.md`. A relation that does not hold does not compile.
+
+use std::time::Duration;
+
+/// Voting members. More would make every write slower and survive no likelier loss; further sidecars observe.
+pub(crate) const VOTERS_MAX: usize = 7;
+
+/// What `--tick-ms` may be.
+pub(crate) const TICK_MS_MIN: u64 = 10;
+pub(crate) const TICK_MS_MAX: u64 = 60_000;
+pub(crate) const TICK_MS: u64 = 2_000;
+
+/// Session timeouts, in ticks, as ZooKeeper has them.
+pub(crate) const SESSION_TICKS_MIN: u64 = 2;
+pub(crate) const SESSION_TICKS_MAX: u64 = 20;
+
+/// What `--election-timeout-ms` may be. The heartbeat is a tenth of it and waits for an fsync, hence the minimum.
+pub(crate) const ELECTION_TIMEOUT_MS_MIN: u64 = 50;
+pub(crate) const ELECTION_TIMEOUT_MS_MAX: u64 = 60_000;
+pub(crate) const ELECTION_TIMEOUT_MS: u64 = 600;
+
+/// Open connections a door holds; further ones wait in the backlog of the system.
+pub(crate) const CLIENT_CONNECTIONS_MAX: usize = 16 * 1024;
+pub(crate) const PEER_CONNECTIONS_MAX: usize = 512;
+pub(crate) const ADMIN_CONNECTIONS_MAX: usize = 128;
+/// One address cannot keep the others from the admin door.
+pub(crate) const ADMIN_CONNECTIONS_PER_ADDRESS_MAX: usize = 32;
+/// Connections the system holds for a door that has not taken them yet.
+pub(crate) const ACCEPT_BACKLOG: u32 = 1024;
+
+/// Pauses after an accept that failed for want of something (files, memory), doubling from the first to the second.
+pub(crate) const ACCEPT_PAUSE_MIN: Duration = Duration::from_millis(5);
+pub(crate) const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// A silent connection is asked after this long, then every interval, and given up after this many silent answers.
+pub(crate) const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
+pub(crate) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+pub(crate) const KEEPALIVE_PROBES: u32 = 3;
+
+/// The admin door reads no bodies; a head may be this large, hold this many fields, and take this long to arrive.
+pub(crate) const ADMIN_HEAD_BYTES_MAX: usize = 16 * 1024;
+pub(crate) const ADMIN_HEADERS_MAX: usize = 64;
+pub(crate) const ADMIN_HEAD_READ_MAX: Duration = Duration::from_secs(5);
+/// After this long a connection of the admin door answers what it has begun and closes; after the grace it is cut.
+pub(crate) const ADMIN_CONNECTION_AGE_MAX: Duration = Duration::from_secs(60);
+pub(crate) const ADMIN_CLOSE_GRACE: Duration = Duration::from_secs(5);
+/// Sessions on one page of `/api/v1/sessions`.
+pub(crate) const ADMIN_SESSIONS_PAGE_MAX: usize = 1_000;
+
+/// Spans that wait for the exporter; further ones are dropped and counted by the exporter.
+pub(crate) const TRACE_SPANS_QUEUED_MAX: usize = 4_096;
+/// How long the end of the process waits for the exporter.
+pub(crate) const TELEMETRY_FLUSH_MAX: Duration = Duration::from_secs(2);
+
+const _: () = {
+    assert!(VOTERS_MAX % 2 == 1, "an even number of voters survives no more than one fewer");
+    assert!(TICK_MS_MIN <= TICK_MS && TICK_MS <= TICK_MS_MAX);
+    assert!(ELECTION_TIMEOUT_MS_MIN <= ELECTION_TIMEOUT_MS && ELECTION_TIMEOUT_MS <= ELECTION_TIMEOUT_MS_MAX);
+    assert!(SESSION_TICKS_MIN < SESSION_TICKS_MAX);
+    assert!(ELECTION_TIMEOUT_MS < SESSION_TICKS_MIN * TICK_MS, "a session must outlive the choice of a new leader");
+    assert!(SESSION_TICKS_MAX * TICK_MS_MAX <= u32::MAX as u64, "session timeouts travel as 32-bit milliseconds");
+    assert!(ADMIN_CONNECTIONS_PER_ADDRESS_MAX < ADMIN_CONNECTIONS_MAX);
+    assert!(ADMIN_HEAD_READ_MAX.as_millis() < ADMIN_CONNECTION_AGE_MAX.as_millis());
+    assert!(ACCEPT_PAUSE_MIN.as_millis() < ACCEPT_PAUSE_MAX.as_millis());
+};

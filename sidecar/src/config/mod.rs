@@ -1,0 +1,235 @@
+//! What a member is told before it starts: default, then file, then environment, then flag, the later one wins.
+//!
+//! Parsing is done by clap (flags, environment) and serde (file); [`Config`] is what remains, typed and checked.
+//! It knows no part's inside: the composition root gives each part what concerns it.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use quorate_tree::MemberId;
+
+use crate::telemetry::{self, LogFormat};
+
+mod address;
+mod check;
+mod file;
+mod layer;
+pub(crate) mod limits;
+mod voters;
+
+pub use address::{Address, NotAnAddress};
+pub use check::{CheckError, CheckWarning};
+pub(crate) use file::FileError;
+pub(crate) use layer::Layer;
+pub use voters::{NotVoters, Voters};
+
+/// All settings of one member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Who it is.
+    pub id: MemberId,
+    /// Where its log, snapshots and identity are.
+    pub data_dir: PathBuf,
+    /// The first voters and where they find each other.
+    pub ensemble: Voters,
+    /// The door for clients.
+    pub client_addr: Address,
+    /// The door for the other members.
+    pub peer_addr: Address,
+    /// The door for operators.
+    pub admin_addr: Address,
+    /// Whether doors may be open to other machines without TLS.
+    pub insecure: bool,
+    /// Open client connections from one address; 0 is unlimited.
+    pub connections_per_address: usize,
+    /// The session clock.
+    pub tick: Duration,
+    /// A silent leader is replaced within this time.
+    pub election_timeout: Duration,
+}
+
+/// Everything the process is told: the member's settings and its own.
+#[derive(Debug)]
+pub(crate) struct Resolved {
+    pub(crate) member: Config,
+    pub(crate) telemetry: telemetry::Options,
+    pub(crate) warnings: Vec<CheckWarning>,
+}
+
+/// Why a member cannot start with these settings.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConfigError {
+    /// The file is at fault.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A setting without a default was given nowhere.
+    #[error("{what} is missing: give --{flag}, or set {env}, or `{key}` in the configuration file")]
+    Missing {
+        /// The thing.
+        what: &'static str,
+        /// How to say it as a flag.
+        flag: &'static str,
+        /// In the environment.
+        env: &'static str,
+        /// In the file.
+        key: &'static str,
+    },
+    /// A setting of something that does not exist yet.
+    #[error("--{flag} belongs to the ZooKeeper door, which is not built yet: leave it out")]
+    NoZookeeperDoor {
+        /// Which one.
+        flag: &'static str,
+    },
+    /// A relation does not hold.
+    #[error(transparent)]
+    Check(#[from] CheckError),
+}
+
+impl Config {
+    /// Default settings of member `id`.
+    #[must_use]
+    pub fn new(id: MemberId, data_dir: impl Into<PathBuf>, ensemble: Voters) -> Self {
+        Self {
+            id,
+            data_dir: data_dir.into(),
+            ensemble,
+            client_addr: Address::loopback(7101),
+            peer_addr: Address::loopback(7201),
+            admin_addr: Address::loopback(7301),
+            insecure: false,
+            connections_per_address: 0,
+            tick: Duration::from_millis(limits::TICK_MS),
+            election_timeout: Duration::from_millis(limits::ELECTION_TIMEOUT_MS),
+        }
+    }
+}
+
+/// Puts the layers over each other and checks what comes out.
+pub(crate) fn resolve(flags_and_env: Layer, file: Option<&Path>) -> Result<Resolved, ConfigError> {
+    let below = match file {
+        Some(path) => file::read(path)?,
+        None => Layer::default(),
+    };
+    let telemetry_env = Layer { log_level: telemetry::log_level_of_env(), ..Layer::default() };
+    let layer = flags_and_env.over(telemetry_env).over(below);
+    let (member, telemetry) = settle(layer)?;
+    let warnings = member.check()?;
+    Ok(Resolved { member, telemetry, warnings })
+}
+
+/// Puts the defaults below everything.
+fn settle(layer: Layer) -> Result<(Config, telemetry::Options), ConfigError> {
+    // Taken apart without `..`: a setting that nobody reads does not compile.
+    let Layer {
+        id,
+        data_dir,
+        ensemble,
+        client_addr,
+        peer_addr,
+        admin_addr,
+        insecure,
+        connections_per_address,
+        tick_ms,
+        election_timeout_ms,
+        log_level,
+        log_format,
+        otlp_endpoint,
+        zookeeper_addr,
+        four_letter_words,
+        super_digest,
+    } = layer;
+
+    let unbuilt = [
+        ("zookeeper-addr", zookeeper_addr.is_some()),
+        ("four-letter-words", four_letter_words.is_some()),
+        ("super-digest", super_digest.is_some()),
+    ];
+    if let Some((flag, _)) = unbuilt.into_iter().find(|(_, given)| *given) {
+        return Err(ConfigError::NoZookeeperDoor { flag });
+    }
+
+    let missing = |what, flag, env, key| ConfigError::Missing { what, flag, env, key };
+    let id = id.ok_or_else(|| missing("the member's id", "id N", "QUORATE_ID", "id"))?;
+    let data_dir =
+        data_dir.ok_or_else(|| missing("the data directory", "data-dir DIR", "QUORATE_DATA_DIR", "data_dir"))?;
+    let ensemble = ensemble
+        .ok_or_else(|| missing("the list of voters", "ensemble 1=HOST:PORT,2=...", "QUORATE_ENSEMBLE", "[ensemble]"))?;
+    let default = Config::new(MemberId(id), data_dir, ensemble);
+    let member = Config {
+        client_addr: client_addr.unwrap_or(default.client_addr),
+        peer_addr: peer_addr.unwrap_or(default.peer_addr),
+        admin_addr: admin_addr.unwrap_or(default.admin_addr),
+        insecure: insecure.unwrap_or(default.insecure),
+        connections_per_address: connections_per_address.unwrap_or(default.connections_per_address),
+        tick: tick_ms.map_or(default.tick, Duration::from_millis),
+        election_timeout: election_timeout_ms.map_or(default.election_timeout, Duration::from_millis),
+        ..default
+    };
+    let telemetry = telemetry::Options {
+        log_level: log_level.unwrap_or_else(|| "info".into()),
+        log_format: log_format.unwrap_or(LogFormat::Auto),
+        otlp_endpoint,
+    };
+    Ok((member, telemetry))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn smallest() -> Layer {
+        Layer {
+            id: Some(1),
+            data_dir: Some("data".into()),
+            ensemble: Some("1=127.0.0.1:7201".parse().unwrap()),
+            ..Layer::default()
+        }
+    }
+
+    #[test]
+    fn defaults_fill_what_no_layer_says() {
+        let resolved = resolve(smallest(), None).unwrap();
+
+        let expected = Config::new(MemberId(1), "data", "1=127.0.0.1:7201".parse().unwrap());
+        assert_eq!(resolved.member, expected);
+        assert_eq!(resolved.warnings, [CheckWarning::Alone]);
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(b"tick_ms = 500\nelection_timeout_ms = 300\nclient_addr = '127.0.0.1:1'").unwrap();
+        let flags = Layer { tick_ms: Some(1000), ..smallest() };
+
+        let member = resolve(flags, Some(file.path())).unwrap().member;
+
+        assert_eq!(member.tick, Duration::from_secs(1));
+        assert_eq!(member.election_timeout, Duration::from_millis(300));
+        assert_eq!(member.client_addr, Address::loopback(1));
+        assert_eq!(member.peer_addr, Address::loopback(7201));
+    }
+
+    #[test]
+    fn what_is_missing_is_named_with_every_way_to_give_it() {
+        let error = resolve(Layer { id: None, ..smallest() }, None).unwrap_err();
+
+        assert_eq!(
+            error.to_string(),
+            "the member's id is missing: give --id N, or set QUORATE_ID, or `id` in the configuration file"
+        );
+    }
+
+    #[test]
+    fn the_zookeeper_door_is_refused_until_it_is_built() {
+        let error = resolve(Layer { zookeeper_addr: Some(Address::loopback(2181)), ..smallest() }, None).unwrap_err();
+
+        assert_eq!(
+            error.to_string(),
+            "--zookeeper-addr belongs to the ZooKeeper door, which is not built yet: leave it out"
+        );
+    }
+}
