@@ -1,5 +1,10 @@
 //! Who may do what with a node: a pure check.
 
+use std::collections::HashSet;
+use std::net::IpAddr;
+
+use crate::Refusal;
+
 /// One entry of a list: what an identity may do.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Acl {
@@ -41,12 +46,255 @@ impl Permissions {
     pub fn any_of(self, wanted: Self) -> bool {
         self.0 & wanted.0 != 0
     }
+
+    /// The permissions that are in either set.
+    #[must_use]
+    pub const fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+impl Identity {
+    /// The identity that bypasses every list.
+    #[must_use]
+    pub fn superuser() -> Self {
+        Self { scheme: "super".into(), id: String::new() }
+    }
+
+    /// Everybody.
+    #[must_use]
+    pub fn anyone() -> Self {
+        Self { scheme: "world".into(), id: "anyone".into() }
+    }
 }
 
 impl Acl {
     /// Everybody may do everything.
     #[must_use]
     pub fn open() -> Self {
-        Self { permissions: Permissions::ALL, identity: Identity { scheme: "world".into(), id: "anyone".into() } }
+        Self { permissions: Permissions::ALL, identity: Identity::anyone() }
+    }
+}
+
+/// Whether one of `identities` has any of the `wanted` permissions.
+pub(crate) fn allows(list: &[Acl], wanted: Permissions, identities: &[Identity]) -> bool {
+    list.iter().any(|entry| entry.permissions.any_of(wanted) && names_one_of(&entry.identity, identities))
+        || identities.iter().any(|identity| identity.scheme == "super")
+}
+
+/// [`allows`] as a refusal.
+pub(crate) fn check(list: &[Acl], wanted: Permissions, identities: &[Identity]) -> Result<(), Refusal> {
+    if allows(list, wanted, identities) { Ok(()) } else { Err(Refusal::NoAuth) }
+}
+
+fn names_one_of(named: &Identity, identities: &[Identity]) -> bool {
+    if named.scheme == "world" && named.id == "anyone" {
+        return true;
+    }
+    identities.iter().filter(|identity| identity.scheme == named.scheme).any(|identity| match named.scheme.as_str() {
+        "ip" => Network::parse(&named.id)
+            .is_some_and(|network| identity.id.parse().is_ok_and(|address| network.contains(address))),
+        _ => identity.id == named.id,
+    })
+}
+
+/// The list as it is stored: `auth` replaced by what the author has authenticated as, repetitions left out.
+///
+/// # Errors
+/// `InvalidAcl` if it is empty, names an unknown scheme or a malformed id, or says `auth` for an author that has not
+/// authenticated; `LimitExceeded` if it gets longer than `entries_max`.
+pub(crate) fn normalize(list: &[Acl], author: &[Identity], entries_max: usize) -> Result<Vec<Acl>, Refusal> {
+    match list {
+        [] => return Err(Refusal::InvalidAcl),
+        // By far the most frequent, and nothing to compare it with.
+        [only] if only.identity.scheme != "auth" => {
+            return if is_valid(&only.identity) { Ok(vec![only.clone()]) } else { Err(Refusal::InvalidAcl) };
+        }
+        _ => {}
+    }
+    let mut normal = Vec::with_capacity(list.len().min(entries_max));
+    let mut seen = HashSet::new();
+    let mut push = |entry: Acl| {
+        if !seen.insert(entry.clone()) {
+            return Ok(());
+        }
+        if normal.len() == entries_max {
+            return Err(Refusal::LimitExceeded);
+        }
+        normal.push(entry);
+        Ok(())
+    };
+    for entry in list {
+        if entry.identity.scheme != "auth" {
+            if !is_valid(&entry.identity) {
+                return Err(Refusal::InvalidAcl);
+            }
+            push(entry.clone())?;
+            continue;
+        }
+        let mut authenticated = author.iter().filter(|identity| is_authenticated(identity)).peekable();
+        if authenticated.peek().is_none() {
+            return Err(Refusal::InvalidAcl);
+        }
+        for identity in authenticated {
+            push(Acl { permissions: entry.permissions, identity: identity.clone() })?;
+        }
+    }
+    Ok(normal)
+}
+
+/// Whether having this identity took a proof. An address is only where somebody comes from.
+fn is_authenticated(identity: &Identity) -> bool {
+    !matches!(identity.scheme.as_str(), "world" | "ip" | "super" | "auth")
+}
+
+fn is_valid(identity: &Identity) -> bool {
+    match identity.scheme.as_str() {
+        "world" => identity.id == "anyone",
+        // Two parts, as Java splits: empty parts at the end do not count.
+        "digest" => identity.id.trim_end_matches(':').split(':').count() == 2,
+        "ip" => Network::parse(&identity.id).is_some(),
+        _ => false,
+    }
+}
+
+/// An address with the number of its bits that count.
+#[derive(Clone, Copy)]
+struct Network {
+    address: IpAddr,
+    bits: u32,
+}
+
+impl Network {
+    fn parse(text: &str) -> Option<Self> {
+        let (address, bits) = match text.split_once('/') {
+            Some((address, bits)) => (address, Some(bits)),
+            None => (text, None),
+        };
+        let address: IpAddr = address.parse().ok()?;
+        let bits_max = if address.is_ipv4() { 32 } else { 128 };
+        let bits = match bits {
+            Some(bits) => bits.parse().ok().filter(|bits| *bits <= bits_max)?,
+            None => bits_max,
+        };
+        Some(Self { address, bits })
+    }
+
+    /// Families never match each other.
+    fn contains(self, address: IpAddr) -> bool {
+        match (self.address, address) {
+            (IpAddr::V4(network), IpAddr::V4(address)) => {
+                let differing = network.to_bits() ^ address.to_bits();
+                differing.leading_zeros() >= self.bits
+            }
+            (IpAddr::V6(network), IpAddr::V6(address)) => {
+                let differing = network.to_bits() ^ address.to_bits();
+                differing.leading_zeros() >= self.bits
+            }
+            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity(scheme: &str, id: &str) -> Identity {
+        Identity { scheme: scheme.into(), id: id.into() }
+    }
+
+    fn entry(permissions: Permissions, scheme: &str, id: &str) -> Acl {
+        Acl { permissions, identity: identity(scheme, id) }
+    }
+
+    #[test]
+    fn an_entry_allows_whom_it_names_and_nobody_else() {
+        #[track_caller]
+        fn check(expected: bool, named: (&str, &str), somebody: &[Identity]) {
+            let list = [entry(Permissions::WRITE, named.0, named.1)];
+            assert_eq!(allows(&list, Permissions::WRITE, somebody), expected, "{named:?} {somebody:?}");
+            assert_eq!(
+                allows(&list, Permissions::READ, somebody),
+                somebody.contains(&Identity::superuser()),
+                "only what is listed"
+            );
+        }
+
+        check(true, ("world", "anyone"), &[]);
+        check(true, ("digest", "u:p"), &[identity("ip", "1.2.3.4"), identity("digest", "u:p")]);
+        check(false, ("digest", "u:p"), &[identity("digest", "u:q")]);
+        check(false, ("digest", "u:p"), &[identity("sasl", "u:p")]);
+        check(false, ("digest", "u:p"), &[]);
+        check(true, ("digest", "u:p"), &[Identity::superuser()]);
+        check(true, ("ip", "10.1.2.3"), &[identity("ip", "10.1.2.3")]);
+        check(false, ("ip", "10.1.2.3"), &[identity("ip", "10.1.2.4")]);
+        check(true, ("ip", "10.1.0.0/16"), &[identity("ip", "10.1.255.4")]);
+        check(false, ("ip", "10.1.0.0/16"), &[identity("ip", "10.2.0.4")]);
+        check(true, ("ip", "0.0.0.0/0"), &[identity("ip", "10.2.0.4")]);
+        check(false, ("ip", "0.0.0.0/0"), &[identity("ip", "::1")]);
+        check(true, ("ip", "fe80::/10"), &[identity("ip", "fe80::1")]);
+        check(false, ("ip", "::/0"), &[identity("ip", "127.0.0.1")]);
+    }
+
+    #[test]
+    fn no_permissions_deny_everything_and_one_of_several_wanted_suffices() {
+        let nothing = [entry(Permissions(0), "world", "anyone")];
+        let admin = [entry(Permissions::ADMIN, "world", "anyone")];
+
+        assert!(!allows(&nothing, Permissions::ALL, &[]));
+        assert!(allows(&admin, Permissions::READ.or(Permissions::ADMIN), &[]));
+    }
+
+    #[test]
+    fn ids_are_valid_by_the_rules_of_their_scheme() {
+        #[track_caller]
+        fn check(expected: bool, scheme: &str, id: &str) {
+            assert_eq!(is_valid(&identity(scheme, id)), expected, "{scheme}:{id}");
+        }
+
+        check(true, "world", "anyone");
+        check(false, "world", "");
+        check(false, "world", "someone");
+        check(true, "digest", "u:Jq7wMyA/w2Vd5WIDAKdu4OIIFEQ=");
+        check(true, "digest", ":p");
+        check(false, "digest", "u:");
+        check(false, "digest", "u");
+        check(false, "digest", "");
+        check(false, "digest", "u:p:q");
+        check(true, "ip", "10.0.0.1");
+        check(true, "ip", "10.0.0.1/32");
+        check(true, "ip", "::/0");
+        check(false, "ip", "10.0.0.1/33");
+        check(false, "ip", "10.0.0.1/-1");
+        check(false, "ip", "10.0.0");
+        check(false, "ip", "");
+        check(false, "super", "");
+        check(false, "nosuch", "x");
+    }
+
+    #[test]
+    fn auth_becomes_what_the_author_has_proved_and_repetitions_go() {
+        let author = [identity("ip", "10.0.0.1"), identity("digest", "a:1"), identity("digest", "b:2")];
+        let list = [
+            entry(Permissions::READ, "world", "anyone"),
+            entry(Permissions::ALL, "digest", "b:2"),
+            entry(Permissions::ALL, "auth", ""),
+            entry(Permissions::READ, "world", "anyone"),
+        ];
+
+        let normal = normalize(&list, &author, 10).unwrap();
+
+        assert_eq!(
+            normal,
+            [
+                entry(Permissions::READ, "world", "anyone"),
+                entry(Permissions::ALL, "digest", "b:2"),
+                entry(Permissions::ALL, "digest", "a:1"),
+            ]
+        );
+        assert_eq!(normalize(&list, &author[..1], 10), Err(Refusal::InvalidAcl));
+        assert_eq!(normalize(&list, &author, 2), Err(Refusal::LimitExceeded));
+        assert_eq!(normalize(&[], &author, 10), Err(Refusal::InvalidAcl));
     }
 }

@@ -45,7 +45,8 @@ pub struct Author {
     pub identities: Vec<Identity>,
 }
 
-/// The number of a write among those of its session.
+/// The number of a write among those of its session. Only create, set, delete and multi have one: the end of a
+/// session needs none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WriteNumber {
     /// From 1, without holes, over the whole life of the session.

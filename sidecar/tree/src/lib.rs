@@ -1,8 +1,9 @@
 //! The pure replicated state machine of Quorate: znodes, sessions and the outcomes of their writes.
 //!
 //! [`Tree::apply`] is the only mutator. Given the same commands in the same order, every replica ends in the
-//! same state with the same [digest](Tree::digest); nothing here reads a clock, draws a random number, does
-//! IO or depends on the order of a hash table. Meanings are ZooKeeper's, error precedence included.
+//! same state with the same [digest](Tree::digest); nothing here reads a clock, does IO, or depends on the order of
+//! a hash table or on chance. (The one random number seeds hash tables, so that nobody can choose names that
+//! collide; it shows nowhere.) Meanings are ZooKeeper's, error precedence included.
 //!
 //! What it is not: it knows no log, no network, no watch. It reports what changed ([`Change`]), and those who
 //! care compare that with their watches.
@@ -10,14 +11,25 @@
 //! Bounds are in [`Limits`]; they are part of what members must agree on.
 
 mod acl;
+mod acl_lists;
 mod change;
 mod command;
+mod digest;
 mod ids;
+mod images;
 mod limits;
+mod members;
+mod node;
+mod nodes;
 mod outcome;
 mod path;
+mod read;
+mod reaping;
+mod sessions;
+mod snapshot;
 mod stat;
 mod tree;
+mod writes;
 
 pub use acl::{Acl, Identity, Permissions};
 pub use change::{Change, SessionEnd};
@@ -28,5 +40,7 @@ pub use ids::{MemberId, SessionId, Zxid};
 pub use limits::Limits;
 pub use outcome::{Applied, Outcome, Refusal, Refused, Reply};
 pub use path::{Path, PathError};
+pub use read::SessionView;
+pub use snapshot::{LoadError, TreeLoader};
 pub use stat::Stat;
-pub use tree::{LoadError, SessionView, Tree, TreeLoader};
+pub use tree::Tree;

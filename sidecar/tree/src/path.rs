@@ -52,7 +52,8 @@ impl fmt::Display for Path {
     }
 }
 
-fn check(text: &str) -> Result<(), PathError> {
+/// [`Path::parse`] without keeping the text.
+pub(crate) fn check(text: &str) -> Result<(), PathError> {
     if text.is_empty() {
         return Err(PathError::Empty);
     }

@@ -1,47 +1,175 @@
 //! The tree itself: apply is the only mutator.
 
-use bytes::Bytes;
+use std::fmt;
 
-use crate::{Acl, Applied, Command, Identity, Limits, MemberId, Reap, Refused, SessionId, Stat, Zxid};
+use crate::digest::Digest;
+use crate::members::{Members, Turn};
+use crate::nodes::Nodes;
+use crate::read::is_same;
+use crate::reaping::Reaping;
+use crate::sessions::{SessionRecord, Sessions, Settled};
+use crate::writes::Work;
+use crate::{Applied, Author, Change, Command, Limits, Op, Outcome, Refusal, Reply, SessionEnd, SessionId, Zxid};
 
 /// The replicated state of an ensemble.
-#[derive(Debug)]
 pub struct Tree {
-    zxid: Zxid,
-    limits: Limits,
-}
-
-/// What is known of a session.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SessionView {
-    /// Its id.
-    pub session: SessionId,
-    /// The granted timeout.
-    pub timeout_ms: u32,
-    /// Its newest attachment.
-    pub attachment: u64,
-    /// The member it is attached to.
-    pub member: MemberId,
-    /// The write number expected next.
-    pub next_write: u64,
-    /// Ephemeral nodes it owns.
-    pub ephemerals: usize,
-    /// Who the client said it is.
-    pub client_name: String,
+    pub(crate) limits: Limits,
+    pub(crate) zxid: Zxid,
+    pub(crate) members: Members,
+    pub(crate) sessions: Sessions,
+    pub(crate) nodes: Nodes,
+    pub(crate) reaping: Reaping,
+    pub(crate) digest: Digest,
 }
 
 impl Tree {
     /// The tree of a new ensemble: the reserved nodes and nothing else.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        Self { zxid: Zxid(0), limits }
+        let mut tree = Self::without_nodes(limits);
+        tree.plant_reserved();
+        tree
     }
 
-    /// Applies one command, which gets the next zxid.
+    pub(crate) fn without_nodes(limits: Limits) -> Self {
+        Self {
+            limits,
+            zxid: Zxid(0),
+            members: Members::default(),
+            sessions: Sessions::default(),
+            nodes: Nodes::new(),
+            reaping: Reaping::default(),
+            digest: Digest::default(),
+        }
+    }
+
+    /// Applies one command, which gets the next zxid, whatever becomes of it.
     pub fn apply(&mut self, command: &Command) -> Applied {
-        let _ = command;
         self.zxid = self.zxid.next();
-        Applied::Repeat
+        match self.members.take_turn(&command.lane, &mut self.digest) {
+            Turn::Past => return Applied::Repeat,
+            Turn::NotYet => return Applied::Gap,
+            Turn::Now => {}
+        }
+        let mut work = Work::new(self.zxid, command.stamp_ms, &command.author);
+        let (zxid, outcome) = match &command.op {
+            Op::Create(_) | Op::SetData(_) | Op::SetAcl(_) | Op::Delete(_) | Op::Multi(_) => {
+                self.write(&command.op, &mut work)
+            }
+            _ => (self.zxid, self.administer(command, &mut work)),
+        };
+        Applied::Fresh { zxid, outcome, changes: work.changes }
+    }
+
+    /// A write of a client: once, in its turn if it is numbered. Gives the zxid its outcome belongs to.
+    ///
+    /// The outcomes that the client has answered are forgotten first, also if the write is then refused. A number
+    /// that lies behind gets the outcome it had; if that is forgotten, the client contradicts itself, and the refusal
+    /// is `Gap`. If too many outcomes are kept, the refusal is `LimitExceeded`, and the number is not used up.
+    fn write(&mut self, op: &Op, work: &mut Work<'_>) -> (Zxid, Outcome) {
+        let session = work.author.session;
+        if let Err(refusal) = self.check_author(work.author) {
+            return (self.zxid, Err(refusal.into()));
+        }
+        let Some(write) = work.author.write else {
+            return (self.zxid, self.perform(op, work));
+        };
+        self.sessions.forget_answered(session, write.answered, &mut self.digest);
+        let live = self.sessions.get(session).expect("the author was checked");
+        if write.number < live.record.next_write {
+            return match live.settled(write.number) {
+                Some(settled) => (settled.zxid, settled.outcome.clone()),
+                None => (self.zxid, Err(Refusal::Gap.into())),
+            };
+        }
+        if write.number > live.record.next_write {
+            return (self.zxid, Err(Refusal::Gap.into()));
+        }
+        if !live.has_room(&self.limits) {
+            return (self.zxid, Err(Refusal::LimitExceeded.into()));
+        }
+        let outcome = self.perform(op, work);
+        self.sessions.settle(session, Settled::new(self.zxid, outcome.clone()), &mut self.digest);
+        (self.zxid, outcome)
+    }
+
+    /// Everything that is not a write.
+    fn administer(&mut self, command: &Command, work: &mut Work<'_>) -> Outcome {
+        match &command.op {
+            Op::OpenSession { timeout_ms, password, client_name } => {
+                self.open_session(command, *timeout_ms, password, client_name)
+            }
+            Op::AttachSession { session, password, timeout_ms } => {
+                self.attach_session(command, *session, password, *timeout_ms, work)
+            }
+            Op::CloseSession => {
+                self.check_author(work.author)?;
+                self.end_session(work.author.session, SessionEnd::Closed, work);
+                Ok(Reply::Done)
+            }
+            Op::ExpireSession { session, attachment } => {
+                if self.sessions.get(*session).is_some_and(|live| live.record.attachment <= *attachment) {
+                    self.end_session(*session, SessionEnd::Expired, work);
+                }
+                Ok(Reply::Done)
+            }
+            Op::Reap(reap) => Ok(self.reap(reap, work)?),
+            Op::RegisterMember { member, disk_id, ensemble_id } => {
+                self.members.register(*member, *disk_id, &mut self.digest);
+                self.members.name_ensemble(*ensemble_id, &mut self.digest);
+                Ok(Reply::Done)
+            }
+            Op::Create(_) | Op::SetData(_) | Op::SetAcl(_) | Op::Delete(_) | Op::Multi(_) => {
+                unreachable!("these are writes")
+            }
+        }
+    }
+
+    /// `BadArguments` for a password that has not 16 bytes, `LimitExceeded` if there are too many sessions already.
+    fn open_session(&mut self, command: &Command, timeout_ms: u32, password: &[u8], client_name: &str) -> Outcome {
+        let password = password.try_into().map_err(|_| Refusal::BadArguments)?;
+        if self.sessions.count() >= self.limits.sessions_max {
+            return Err(Refusal::LimitExceeded.into());
+        }
+        let session = SessionId::opened_by(command.lane.member, self.zxid);
+        let record = SessionRecord {
+            timeout_ms,
+            password,
+            client_name: cut(client_name, self.limits.client_name_bytes_max).into(),
+            member: command.lane.member,
+            attachment: 1,
+            next_write: 1,
+        };
+        self.sessions.open(session, record, &mut self.digest);
+        Ok(Reply::Opened { session, timeout_ms, attachment: 1 })
+    }
+
+    fn attach_session(
+        &mut self,
+        command: &Command,
+        session: SessionId,
+        password: &[u8],
+        timeout_ms: u32,
+        work: &mut Work<'_>,
+    ) -> Outcome {
+        let live = self.sessions.get(session).ok_or(Refusal::SessionExpired)?;
+        // Before anything else: who merely knows an id must not be able to disturb its owner.
+        if !is_same(&live.record.password, password) {
+            return Err(Refusal::WrongPassword.into());
+        }
+        let (attachment, next_write) = self.sessions.change(session, &mut self.digest, |record| {
+            record.timeout_ms = timeout_ms;
+            record.member = command.lane.member;
+            record.attachment += 1;
+            (record.attachment, record.next_write)
+        });
+        work.changes.push(Change::SessionAttached { session, attachment });
+        Ok(Reply::Attached { timeout_ms, attachment, next_write })
+    }
+
+    fn check_author(&self, author: &Author) -> Result<(), Refusal> {
+        let live = self.sessions.get(author.session).ok_or(Refusal::SessionExpired)?;
+        if author.attachment == live.record.attachment { Ok(()) } else { Err(Refusal::SessionMoved) }
     }
 
     /// The last command applied.
@@ -59,178 +187,38 @@ impl Tree {
     /// A hash of the whole replicated state, kept incrementally.
     #[must_use]
     pub fn digest(&self) -> u64 {
-        0
+        self.digest.at(self.zxid)
     }
 
-    /// Nodes, the reserved ones included.
+    /// The digest computed anew from everything there is: differs from [`Tree::digest`] only if this crate is wrong
+    /// or memory is. Takes as long as there are nodes.
+    #[must_use]
+    pub fn digest_recomputed(&self) -> u64 {
+        let mut digest = Digest::default();
+        self.members.add_to(&mut digest);
+        self.sessions.add_to(&mut digest);
+        self.nodes.add_to(&mut digest);
+        digest.at(self.zxid)
+    }
+
+    /// Nodes, the reserved ones included. The root counts twice, as it does in ZooKeeper: a new tree has five.
     #[must_use]
     pub fn node_count(&self) -> usize {
-        0
+        self.nodes.count() + 1
     }
-
-    /// Data and stat of a node.
-    ///
-    /// # Errors
-    /// `NoNode`, or `NoAuth` if none of `identities` may read it.
-    pub fn get(&self, path: &str, identities: &[Identity]) -> Result<(Bytes, Stat), Refused> {
-        let _ = (path, identities);
-        Err(crate::Refusal::NoNode.into())
-    }
-
-    /// The stat of a node, if it exists.
-    ///
-    /// # Errors
-    /// `NoNode`, or `NoAuth` if none of `identities` may read it.
-    pub fn stat(&self, path: &str, identities: &[Identity]) -> Result<Stat, Refused> {
-        let _ = (path, identities);
-        Err(crate::Refusal::NoNode.into())
-    }
-
-    /// The names of a node's children in byte order, and its stat.
-    ///
-    /// # Errors
-    /// `NoNode`, or `NoAuth` if none of `identities` may read it.
-    pub fn children(&self, path: &str, identities: &[Identity]) -> Result<(Vec<String>, Stat), Refused> {
-        let _ = (path, identities);
-        Err(crate::Refusal::NoNode.into())
-    }
-
-    /// The access control list of a node, and its stat. Without ADMIN, digests are shown as `user:x`.
-    ///
-    /// # Errors
-    /// `NoNode`, or `NoAuth` if none of `identities` may read or administer it.
-    pub fn acl(&self, path: &str, identities: &[Identity]) -> Result<(Vec<Acl>, Stat), Refused> {
-        let _ = (path, identities);
-        Err(crate::Refusal::NoNode.into())
-    }
-
-    /// A live session.
-    #[must_use]
-    pub fn session(&self, session: SessionId) -> Option<SessionView> {
-        let _ = session;
-        None
-    }
-
-    /// Whether `password` belongs to this live session, compared in constant time.
-    #[must_use]
-    pub fn password_matches(&self, session: SessionId, password: &[u8]) -> bool {
-        let _ = (session, password);
-        false
-    }
-
-    /// Every live session, by id.
-    pub fn sessions(&self) -> impl Iterator<Item = SessionView> + '_ {
-        std::iter::empty()
-    }
-
-    /// The ephemeral nodes of a session, in byte order.
-    #[must_use]
-    pub fn ephemerals(&self, session: SessionId) -> Vec<String> {
-        let _ = session;
-        Vec::new()
-    }
-
-    /// The disk that is registered for a member.
-    #[must_use]
-    pub fn disk_of(&self, member: MemberId) -> Option<u64> {
-        let _ = member;
-        None
-    }
-
-    /// The name of the ensemble, once it has one.
-    #[must_use]
-    pub fn ensemble_id(&self) -> Option<u64> {
-        None
-    }
-
-    /// The lane seq expected next of a start of a member: 1 if it has sent nothing yet, `None` if a later start of
-    /// that member has been heard of.
-    #[must_use]
-    pub fn next_in_lane(&self, member: MemberId, incarnation: u64) -> Option<u64> {
-        let _ = (member, incarnation);
-        None
-    }
-
-    /// Up to `limit` container and ttl nodes that are due at `now_ms`.
-    #[must_use]
-    pub fn due_for_reaping(&self, now_ms: i64, limit: usize) -> Vec<Reap> {
-        let _ = (now_ms, limit);
-        Vec::new()
-    }
-
-    /// Marks the state as it is now as the content of a snapshot, without copying it. Ends an earlier freeze.
-    pub fn freeze(&mut self) {}
-
-    /// The next part of the frozen state, visiting at most `nodes_max` nodes; `None` when all has been given out,
-    /// which ends the freeze. Between calls, commands may be applied: the parts still show the frozen state.
-    pub fn frozen_part(&mut self, nodes_max: usize) -> Option<Bytes> {
-        let _ = nodes_max;
-        None
-    }
-
-    /// Ends a freeze early.
-    pub fn thaw(&mut self) {}
 }
 
-/// Builds a tree from the parts of a snapshot.
-#[derive(Debug)]
-pub struct TreeLoader {
-    tree: Tree,
+impl fmt::Debug for Tree {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tree")
+            .field("zxid", &self.zxid)
+            .field("nodes", &self.nodes.count())
+            .field("sessions", &self.sessions.count())
+            .finish_non_exhaustive()
+    }
 }
 
-/// Why parts do not make a tree.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum LoadError {
-    /// A part does not decode.
-    #[error("snapshot part {part} does not decode: {detail}")]
-    Malformed {
-        /// Counted from 0.
-        part: u64,
-        /// What is wrong.
-        detail: String,
-    },
-    /// Written by a later version.
-    #[error("snapshot format {found} is not known here (this version reads up to {known})")]
-    Format {
-        /// What the snapshot says.
-        found: u32,
-        /// The newest known.
-        known: u32,
-    },
-    /// Parts are missing.
-    #[error("the snapshot ends before its last part")]
-    Incomplete,
-    /// The content is not what was written.
-    #[error("the snapshot's digest is {expected:016x}, its content has {found:016x}")]
-    Digest {
-        /// What the snapshot says.
-        expected: u64,
-        /// What was computed.
-        found: u64,
-    },
-}
-
-impl TreeLoader {
-    /// Starts with nothing.
-    #[must_use]
-    pub fn new(limits: Limits) -> Self {
-        Self { tree: Tree::new(limits) }
-    }
-
-    /// Adds the next part.
-    ///
-    /// # Errors
-    /// The part does not decode, or its format is not known.
-    pub fn add(&mut self, part: &[u8]) -> Result<(), LoadError> {
-        let _ = part;
-        Ok(())
-    }
-
-    /// The tree, if all parts were there and the digest is right.
-    ///
-    /// # Errors
-    /// Parts are missing, or the content is not what was written.
-    pub fn finish(self) -> Result<Tree, LoadError> {
-        Ok(self.tree)
-    }
+/// The first `bytes_max` bytes of a text, or a little less where that would cut a character.
+fn cut(text: &str, bytes_max: usize) -> &str {
+    &text[..text.floor_char_boundary(bytes_max)]
 }

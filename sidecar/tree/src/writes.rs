@@ -1,0 +1,396 @@
+//! The writes of clients: each checks everything in the order that decides which refusal is given, and only then
+//! changes anything. Operations of a multi are done one after the other and taken back if one of them is refused.
+
+use crate::acl::{self, Permissions};
+use crate::node::{Data, Kind, Life, Name, Node, NodeId, TTL_MS_MAX};
+use crate::nodes::Nodes;
+use crate::{
+    Acl, Author, Change, Check, Create, CreateMode, Delete, MultiOp, Op, Outcome, Reap, Refusal, Refused, Reply,
+    SessionEnd, SessionId, SetAcl, SetData, Tree, Zxid, path,
+};
+
+/// One command while it is done.
+pub(crate) struct Work<'a> {
+    pub(crate) zxid: Zxid,
+    pub(crate) stamp_ms: i64,
+    pub(crate) author: &'a Author,
+    pub(crate) changes: Vec<Change>,
+    /// Of a multi: how to take back what was done, the latest last.
+    undo: Option<Vec<Undo>>,
+}
+
+/// How to take back one change.
+enum Undo {
+    Create {
+        id: NodeId,
+        parent_pzxid: Zxid,
+    },
+    /// The node is out of its parent's table, but its slot is kept until it is certain that nothing is taken back.
+    Delete {
+        id: NodeId,
+        parent_pzxid: Zxid,
+    },
+    SetData {
+        id: NodeId,
+        data: Data,
+        mzxid: Zxid,
+        mtime_ms: i64,
+    },
+}
+
+impl<'a> Work<'a> {
+    pub(crate) fn new(zxid: Zxid, stamp_ms: i64, author: &'a Author) -> Self {
+        Self { zxid, stamp_ms, author, changes: Vec::new(), undo: None }
+    }
+
+    fn remember(&mut self, undo: impl FnOnce() -> Undo) {
+        if let Some(log) = &mut self.undo {
+            log.push(undo());
+        }
+    }
+}
+
+impl Tree {
+    /// Does what a client asked for.
+    pub(crate) fn perform(&mut self, op: &Op, work: &mut Work<'_>) -> Outcome {
+        match op {
+            Op::Create(create) => Ok(self.create(create, work)?),
+            Op::SetData(set) => Ok(self.set_data(set, work)?),
+            Op::SetAcl(set) => Ok(self.set_acl(set, work)?),
+            Op::Delete(delete) => Ok(self.delete(delete, work)?),
+            Op::Multi(ops) => self.multi(ops, work),
+            Op::OpenSession { .. }
+            | Op::AttachSession { .. }
+            | Op::CloseSession
+            | Op::ExpireSession { .. }
+            | Op::Reap(_)
+            | Op::RegisterMember { .. } => unreachable!("these are not writes of clients"),
+        }
+    }
+
+    fn multi(&mut self, ops: &[MultiOp], work: &mut Work<'_>) -> Outcome {
+        if ops.len() > self.limits.multi_ops_max {
+            return Err(Refusal::LimitExceeded.into());
+        }
+        work.undo = Some(Vec::new());
+        let mut replies = Vec::with_capacity(ops.len());
+        for (index, op) in ops.iter().enumerate() {
+            let result = match op {
+                MultiOp::Create(create) => self.create(create, work),
+                MultiOp::SetData(set) => self.set_data(set, work),
+                MultiOp::Delete(delete) => self.delete(delete, work),
+                MultiOp::Check(check) => self.check(check, work),
+            };
+            match result {
+                Ok(reply) => replies.push(reply),
+                Err(reason) => {
+                    self.take_back(work);
+                    return Err(Refused { reason, failed_op: Some(index as u32) });
+                }
+            }
+        }
+        for undo in work.undo.take().into_iter().flatten() {
+            if let Undo::Delete { id, .. } = undo {
+                self.nodes.remove(id);
+            }
+        }
+        Ok(Reply::Multi(replies))
+    }
+
+    fn take_back(&mut self, work: &mut Work<'_>) {
+        work.changes.clear();
+        for undo in work.undo.take().into_iter().flatten().rev() {
+            match undo {
+                Undo::Create { id, parent_pzxid } => {
+                    let parent = self.nodes.get(id).parent;
+                    self.detach(id);
+                    self.nodes.remove(id);
+                    self.change_node(parent, |node| {
+                        let directory = node.directory_mut();
+                        directory.created -= 1;
+                        directory.pzxid = parent_pzxid;
+                    });
+                }
+                Undo::Delete { id, parent_pzxid } => {
+                    let parent = self.nodes.get(id).parent;
+                    self.change_node(parent, |node| node.directory_mut().pzxid = parent_pzxid);
+                    self.attach(id);
+                }
+                Undo::SetData { id, data, mzxid, mtime_ms } => self.change_node(id, |node| {
+                    node.data = data;
+                    node.mzxid = mzxid;
+                    node.mtime_ms = mtime_ms;
+                    node.version = node.version.wrapping_sub(1);
+                }),
+            }
+        }
+    }
+
+    fn create(&mut self, create: &Create, work: &mut Work<'_>) -> Result<Reply, Refusal> {
+        let (kind, is_sequential) = kind_of(create.mode, work.author.session)?;
+        if create.data.len() > self.limits.node_bytes_max {
+            return Err(Refusal::LimitExceeded);
+        }
+        let slash = create.path.rfind('/').ok_or(Refusal::BadArguments)?;
+        if create.path.contains('\0') {
+            return Err(Refusal::BadArguments);
+        }
+        let acl = acl::normalize(&create.acl, &work.author.identities, self.limits.acl_entries_max)?;
+        let parent = self.nodes.find(if slash == 0 { "/" } else { &create.path[..slash] }).ok_or(Refusal::NoNode)?;
+        acl::check(self.nodes.acl(parent), Permissions::CREATE, &work.author.identities)?;
+
+        let mut path = create.path.clone();
+        if is_sequential {
+            use std::fmt::Write as _;
+            let number = self.nodes.get(parent).created();
+            write!(path, "{number:010}").expect("a string takes what is written to it");
+        }
+        if path.len() > self.limits.path_bytes_max {
+            return Err(Refusal::LimitExceeded);
+        }
+        path::check(&path).map_err(|_| Refusal::BadArguments)?;
+        let name = &path[slash + 1..];
+        if name.is_empty() || self.nodes.child(parent, name).is_some() {
+            // Only the root has no name.
+            return Err(Refusal::NodeExists);
+        }
+        if matches!(self.nodes.get(parent).life.kind(), Kind::Ephemeral(_)) {
+            return Err(Refusal::NoChildrenForEphemerals);
+        }
+
+        let parent_pzxid = self.nodes.get(parent).pzxid();
+        self.change_node(parent, |node| {
+            let directory = node.directory_mut();
+            directory.created += 1;
+            directory.pzxid = work.zxid;
+        });
+        let acl = self.nodes.acls.acquire(&acl);
+        let id = self.nodes.insert(Node {
+            parent,
+            name: Name::new(name),
+            data: Data::copy_of(&create.data),
+            acl,
+            life: Life::new(kind),
+            czxid: work.zxid,
+            mzxid: work.zxid,
+            ctime_ms: work.stamp_ms,
+            mtime_ms: work.stamp_ms,
+            version: 0,
+            aversion: 0,
+            directory: None,
+        });
+        self.attach(id);
+        work.remember(|| Undo::Create { id, parent_pzxid });
+        work.changes.push(Change::Created { path: path.clone() });
+        Ok(Reply::Created { path, stat: self.nodes.stat(id) })
+    }
+
+    fn set_data(&mut self, set: &SetData, work: &mut Work<'_>) -> Result<Reply, Refusal> {
+        if set.data.len() > self.limits.node_bytes_max {
+            return Err(Refusal::LimitExceeded);
+        }
+        let id = self.find_valid(&set.path)?;
+        acl::check(self.nodes.acl(id), Permissions::WRITE, &work.author.identities)?;
+        let node = self.nodes.get(id);
+        check_version(set.version, node.version)?;
+
+        let (mzxid, mtime_ms) = (node.mzxid, node.mtime_ms);
+        let data = Data::copy_of(&set.data);
+        let old = self.change_node(id, |node| {
+            node.mzxid = work.zxid;
+            node.mtime_ms = work.stamp_ms;
+            node.version = node.version.wrapping_add(1);
+            std::mem::replace(&mut node.data, data)
+        });
+        work.remember(|| Undo::SetData { id, data: old, mzxid, mtime_ms });
+        work.changes.push(Change::DataChanged { path: set.path.clone() });
+        Ok(Reply::Stat(self.nodes.stat(id)))
+    }
+
+    fn set_acl(&mut self, set: &SetAcl, work: &mut Work<'_>) -> Result<Reply, Refusal> {
+        path::check(&set.path).map_err(|_| Refusal::BadArguments)?;
+        let list = acl::normalize(&set.acl, &work.author.identities, self.limits.acl_entries_max)?;
+        let id = self.nodes.find(&set.path).ok_or(Refusal::NoNode)?;
+        acl::check(self.nodes.acl(id), Permissions::ADMIN, &work.author.identities)?;
+        check_version(set.version, self.nodes.get(id).aversion)?;
+
+        let new = self.nodes.acls.acquire(&list);
+        let old = self.change_node(id, |node| {
+            node.aversion = node.aversion.wrapping_add(1);
+            std::mem::replace(&mut node.acl, new)
+        });
+        self.nodes.acls.release(old);
+        Ok(Reply::Stat(self.nodes.stat(id)))
+    }
+
+    fn delete(&mut self, delete: &Delete, work: &mut Work<'_>) -> Result<Reply, Refusal> {
+        path::check(&delete.path).map_err(|_| Refusal::BadArguments)?;
+        if RESERVED.contains(&delete.path.as_str()) {
+            return Err(Refusal::BadArguments);
+        }
+        let slash = delete.path.rfind('/').expect("a valid path has one");
+        let parent = self.nodes.find(if slash == 0 { "/" } else { &delete.path[..slash] }).ok_or(Refusal::NoNode)?;
+        acl::check(self.nodes.acl(parent), Permissions::DELETE, &work.author.identities)?;
+        let id = self.nodes.child(parent, &delete.path[slash + 1..]).ok_or(Refusal::NoNode)?;
+        let node = self.nodes.get(id);
+        check_version(delete.version, node.version)?;
+        if node.child_count() > 0 {
+            return Err(Refusal::NotEmpty);
+        }
+
+        self.remove(id, delete.path.clone(), work);
+        Ok(Reply::Done)
+    }
+
+    fn check(&mut self, check: &Check, work: &Work<'_>) -> Result<Reply, Refusal> {
+        let id = self.find_valid(&check.path)?;
+        acl::check(self.nodes.acl(id), Permissions::READ, &work.author.identities)?;
+        check_version(check.version, self.nodes.get(id).version)?;
+        Ok(Reply::Done)
+    }
+
+    /// Deletes a container or ttl node that the leader found due: `NoNode` if it is another node by now, `NotEmpty`
+    /// if it has got a child, `BadVersion` if it was set since or is of another kind.
+    pub(crate) fn reap(&mut self, reap: &Reap, work: &mut Work<'_>) -> Result<Reply, Refusal> {
+        let id = self.nodes.find(&reap.path).ok_or(Refusal::NoNode)?;
+        let node = self.nodes.get(id);
+        if node.czxid != reap.czxid {
+            return Err(Refusal::NoNode);
+        }
+        if node.child_count() > 0 {
+            return Err(Refusal::NotEmpty);
+        }
+        if node.due_from_ms().is_none_or(|due_from_ms| due_from_ms > work.stamp_ms) {
+            return Err(Refusal::BadVersion);
+        }
+        self.remove(id, reap.path.clone(), work);
+        Ok(Reply::Done)
+    }
+
+    /// Ends a session: its ephemeral nodes go in the order of their paths, then the session itself.
+    pub(crate) fn end_session(&mut self, session: SessionId, end: SessionEnd, work: &mut Work<'_>) {
+        let Some(live) = self.sessions.get(session) else { return };
+        let mut owned: Vec<(String, NodeId)> = live.ephemerals.iter().map(|id| (self.nodes.path(*id), *id)).collect();
+        owned.sort_unstable();
+        for (path, id) in owned {
+            self.remove(id, path, work);
+        }
+        self.sessions.end(session, &mut self.digest);
+        work.changes.push(Change::SessionEnded { session, end });
+    }
+
+    /// Takes a childless node out of the tree.
+    fn remove(&mut self, id: NodeId, path: String, work: &mut Work<'_>) {
+        let parent = self.nodes.get(id).parent;
+        let parent_pzxid = self.nodes.get(parent).pzxid();
+        work.changes.push(Change::Deleted { path, acl: self.nodes.acl(id).clone() });
+        self.detach(id);
+        self.change_node(parent, |node| node.directory_mut().pzxid = work.zxid);
+        match &mut work.undo {
+            Some(log) => log.push(Undo::Delete { id, parent_pzxid }),
+            None => self.nodes.remove(id),
+        }
+    }
+
+    fn find_valid(&self, path: &str) -> Result<NodeId, Refusal> {
+        path::check(path).map_err(|_| Refusal::BadArguments)?;
+        self.nodes.find(path).ok_or(Refusal::NoNode)
+    }
+
+    /// Changes a node, and what depends on how it is.
+    fn change_node<T>(&mut self, id: NodeId, change: impl FnOnce(&mut Node) -> T) -> T {
+        let place = self.nodes.place(id);
+        let due_before = self.nodes.get(id).due_from_ms();
+        self.digest.remove(self.nodes.item(id, place));
+        let result = change(self.nodes.get_mut(id));
+        self.digest.add(self.nodes.item(id, place));
+        self.reaping.update(id, due_before, self.nodes.get(id).due_from_ms());
+        result
+    }
+
+    /// Makes a node of the arena part of the tree.
+    fn attach(&mut self, id: NodeId) {
+        let parent = self.nodes.get(id).parent;
+        let parent_due_before = self.nodes.get(parent).due_from_ms();
+        self.nodes.link(id);
+        self.reaping.update(parent, parent_due_before, self.nodes.get(parent).due_from_ms());
+        self.reaping.update(id, None, self.nodes.get(id).due_from_ms());
+        self.digest.add(self.nodes.item(id, self.nodes.place(id)));
+        if let Kind::Ephemeral(owner) = self.nodes.get(id).life.kind() {
+            self.sessions.own(owner, id);
+        }
+    }
+
+    /// The opposite of [`Tree::attach`].
+    fn detach(&mut self, id: NodeId) {
+        if let Kind::Ephemeral(owner) = self.nodes.get(id).life.kind() {
+            self.sessions.disown(owner, id);
+        }
+        self.digest.remove(self.nodes.item(id, self.nodes.place(id)));
+        self.reaping.update(id, self.nodes.get(id).due_from_ms(), None);
+        let parent = self.nodes.get(id).parent;
+        let parent_due_before = self.nodes.get(parent).due_from_ms();
+        self.nodes.unlink(id);
+        self.reaping.update(parent, parent_due_before, self.nodes.get(parent).due_from_ms());
+    }
+
+    /// Makes the nodes that every tree has. Nobody created them, so no counter counts them.
+    pub(crate) fn plant_reserved(&mut self) {
+        let open = [Acl::open()];
+        let read_only = [Acl { permissions: Permissions::READ, ..Acl::open() }];
+        for path in RESERVED {
+            let list: &[Acl] = if path == CONFIG { &read_only } else { &open };
+            let (parent, name) = match path.rsplit_once('/') {
+                Some((_, "")) | None => (Nodes::ROOT, ""),
+                Some(("", name)) => (Nodes::ROOT, name),
+                Some((parent, name)) => (self.nodes.find(parent).expect("parents come first"), name),
+            };
+            let acl = self.nodes.acls.acquire(list);
+            let id = self.nodes.insert(Node {
+                parent,
+                name: Name::new(name),
+                data: Data::default(),
+                acl,
+                life: Life::PERSISTENT,
+                czxid: Zxid(0),
+                mzxid: Zxid(0),
+                ctime_ms: 0,
+                mtime_ms: 0,
+                version: 0,
+                aversion: 0,
+                directory: None,
+            });
+            if id == Nodes::ROOT {
+                self.digest.add(self.nodes.item(id, self.nodes.place(id)));
+            } else {
+                self.attach(id);
+            }
+        }
+    }
+}
+
+const CONFIG: &str = "/zookeeper/config";
+
+/// The nodes that are always there, parents first.
+pub(crate) const RESERVED: [&str; 4] = ["/", "/zookeeper", "/zookeeper/quota", CONFIG];
+
+fn kind_of(mode: CreateMode, author: SessionId) -> Result<(Kind, bool), Refusal> {
+    Ok(match mode {
+        CreateMode::Persistent => (Kind::Persistent, false),
+        CreateMode::PersistentSequential => (Kind::Persistent, true),
+        CreateMode::Ephemeral => (Kind::Ephemeral(author), false),
+        CreateMode::EphemeralSequential => (Kind::Ephemeral(author), true),
+        CreateMode::Container => (Kind::Container, false),
+        CreateMode::PersistentWithTtl { ttl_ms } => (ttl(ttl_ms)?, false),
+        CreateMode::PersistentSequentialWithTtl { ttl_ms } => (ttl(ttl_ms)?, true),
+    })
+}
+
+fn ttl(ttl_ms: u64) -> Result<Kind, Refusal> {
+    if (1..=TTL_MS_MAX).contains(&ttl_ms) { Ok(Kind::Ttl { ttl_ms }) } else { Err(Refusal::BadArguments) }
+}
+
+/// A wanted version of -1 takes any.
+fn check_version(wanted: i32, found: i32) -> Result<(), Refusal> {
+    if wanted == -1 || wanted == found { Ok(()) } else { Err(Refusal::BadVersion) }
+}
