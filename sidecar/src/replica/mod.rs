@@ -328,3 +328,6 @@ impl Attached {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,441 @@
+//! What a session's stream promises about order, on the real tree.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use quorate_tree::{
+    Acl, Author, Command, Create, CreateMode, Delete, Lane, Limits, MemberId, Op, Reply,
+    SessionEnd, SetData, Tree, Zxid,
+};
+use tokio::sync::Semaphore;
+
+use super::*;
+
+const ME: MemberId = MemberId(1);
+const OTHER: MemberId = MemberId(2);
+
+/// A replica, its lanes, and one log entry per command.
+struct Member {
+    replica: Replica,
+    own_seq: u64,
+    other_seq: u64,
+    log_index: u64,
+    permits: Arc<Semaphore>,
+}
+
+impl Member {
+    fn new() -> Self {
+        Self::with_limits(QueueLimits { outbox_events_max: 100, outbox_bytes_max: 1 << 20, reply_bytes_max: 1 << 19 })
+    }
+
+    fn with_limits(limits: QueueLimits) -> Self {
+        let watch_limits = WatchLimits { watches_max: 1000, watches_per_session_max: 100 };
+        Self {
+            replica: Replica::new(ME, Tree::new(Limits::DEFAULT), 0, limits, watch_limits),
+            own_seq: 0,
+            other_seq: 0,
+            log_index: 0,
+            permits: Arc::new(Semaphore::new(1000)),
+        }
+    }
+
+    fn command(&mut self, member: MemberId, author: Author, op: Op) -> Command {
+        let seq = if member == ME { &mut self.own_seq } else { &mut self.other_seq };
+        *seq += 1;
+        Command { lane: Lane { member, incarnation: 1, seq: *seq }, stamp_ms: 1000, author, op }
+    }
+
+    fn apply(&mut self, command: Command, completion: Completion) -> ApplyReport {
+        self.log_index += 1;
+        let mut completion = Some(completion);
+        self.replica.apply(self.log_index, &[command], &mut |_| completion.take())
+    }
+
+    fn by_other(&mut self, op: Op) {
+        let command = self.command(OTHER, Author::default(), op);
+        self.apply(command, Completion::Nobody);
+    }
+
+    fn open(&mut self) -> Arc<SessionQueue> {
+        let op = Op::OpenSession { timeout_ms: 4000, password: Bytes::from_static(&[7; 16]), client_name: "t".into() };
+        let command = self.command(ME, Author::default(), op);
+        let (ticket, mut opened) = oneshot::channel();
+        self.apply(command, Completion::Ticket(ticket));
+        let settled = opened.try_recv().unwrap();
+        let Ok(Reply::Opened { session, attachment, .. }) = settled.outcome else { panic!("{settled:?}") };
+        self.replica.attach(session, attachment).unwrap()
+    }
+
+    /// Puts a write into the queue without applying it.
+    fn begin(&mut self, queue: &Arc<SessionQueue>, tag: u64, op: Op) -> (Command, Completion) {
+        let slot = self.replica.submit(queue, vec![Submit { tag, kind: SubmitKind::Write }]);
+        let author = Author { session: queue.session, attachment: queue.attachment, ..Author::default() };
+        let permit = self.permits.clone().try_acquire_owned().unwrap();
+        (self.command(ME, author, op), Completion::Write { queue: queue.clone(), slot, permit })
+    }
+
+    fn read(&self, queue: &SessionQueue, tag: u64, read: Read, barrier: bool) -> SlotId {
+        let kind = SubmitKind::Read { read, identities: Arc::from([]), barrier };
+        self.replica.submit(queue, vec![Submit { tag, kind }])
+    }
+}
+
+fn create(path: &str) -> Op {
+    let mode = CreateMode::Persistent;
+    Op::Create(Create { path: path.into(), data: Bytes::new(), mode, acl: vec![Acl::open()] })
+}
+
+fn set(path: &str, data: &'static str) -> Op {
+    Op::SetData(SetData { path: path.into(), data: data.into(), version: -1 })
+}
+
+fn get(path: &str, watch: bool) -> Read {
+    Read::Get { path: path.into(), watch }
+}
+
+/// Items as short texts: `tag=answer` or `kind path`.
+fn said(queue: &SessionQueue) -> Vec<String> {
+    queue
+        .take()
+        .items
+        .into_iter()
+        .map(|item| match item {
+            Item::Reply { tag, answer: Answer::Get { data, .. }, .. } => {
+                format!("{tag}={}", String::from_utf8(data.to_vec()).unwrap())
+            }
+            Item::Reply { tag, answer: Answer::Refused(refused), .. } => format!("{tag}={:?}", refused.reason),
+            Item::Reply { tag, answer: Answer::Declined(declined), .. } => format!("{tag}={declined:?}"),
+            Item::Reply { tag, .. } => format!("{tag}=ok"),
+            Item::Event(event) => format!("{:?} {}", event.kind, event.path),
+        })
+        .collect()
+}
+
+#[test]
+fn a_read_with_nothing_before_it_runs_at_once() {
+    let mut member = Member::new();
+    let queue = member.open();
+    member.by_other(create("/a"));
+
+    member.read(&queue, 1, get("/a", false), false);
+
+    assert_eq!(said(&queue), ["1="]);
+}
+
+#[test]
+fn a_read_sees_the_write_before_it_and_not_the_write_after_it() {
+    let mut member = Member::new();
+    let queue = member.open();
+    member.by_other(create("/a"));
+    let (first, first_done) = member.begin(&queue, 1, set("/a", "one"));
+    member.read(&queue, 2, get("/a", false), false);
+    let (second, second_done) = member.begin(&queue, 3, set("/a", "two"));
+    assert_eq!(said(&queue), Vec::<String>::new());
+
+    let mut completions = [Some(first_done), Some(second_done)];
+    member.log_index += 1;
+    let first_seq = first.lane.seq;
+    member.replica.apply(member.log_index, &[first, second], &mut |lane| {
+        completions[usize::try_from(lane.seq - first_seq).unwrap()].take()
+    });
+
+    assert_eq!(said(&queue), ["1=ok", "2=one", "3=ok"]);
+}
+
+#[test]
+fn a_linearizable_read_waits_for_its_barrier() {
+    let mut member = Member::new();
+    let queue = member.open();
+    member.by_other(create("/a"));
+    let slot = member.read(&queue, 1, get("/a", false), true);
+    member.read(&queue, 2, get("/a", false), false);
+    member.by_other(set("/a", "later"));
+    assert_eq!(said(&queue), Vec::<String>::new());
+
+    member.replica.release(&queue, slot);
+
+    assert_eq!(said(&queue), ["1=later", "2=later"]);
+}
+
+#[test]
+fn a_linearizable_read_does_not_see_a_later_write_of_its_own_session() {
+    let mut member = Member::new();
+    let queue = member.open();
+    member.by_other(create("/a"));
+    member.read(&queue, 1, get("/a", false), true);
+    let (write, done) = member.begin(&queue, 2, set("/a", "mine"));
+
+    member.apply(write, done);
+
+    assert_eq!(said(&queue), ["1=", "2=ok"]);
+}
+
+#[test]
+fn an_event_comes_after_the_read_that_armed_it_and_before_the_reply_that_shows_it() {
+    let mut member = Member::new();
+    let queue = member.open();
+    member.by_other(create("/a"));
+    member.read(&queue, 1, get("/a", true), false);
+    member.by_other(set("/a", "new"));
+
+    member.read(&queue, 2, get("/a", false), false);
+
+    assert_eq!(said(&queue), ["1=", "DataChanged /a", "2=new"]);
+}
+
+#[test]
+fn a_clients_own_write_sends_its_event_before_its_reply() {
+    let mut member = Member::new();
+    let queue = member.open();
+    member.by_other(create("/a"));
+    member.read(&queue, 1, get("/a", true), false);
+    let (write, done) = member.begin(&queue, 2, set("/a", "new"));
+
+    member.apply(write, done);
+
+    assert_eq!(said(&queue), ["1=", "DataChanged /a", "2=ok"]);
+}
+
+#[test]
+fn a_watch_armed_behind_a_pending_write_is_armed_at_its_place() {
+    let mut member = Member::new();
+    let queue = member.open();
+    member.by_other(create("/a"));
+    let (write, done) = member.begin(&queue, 1, set("/a", "one"));
+    member.read(&queue, 2, get("/a", true), false);
+
+    member.apply(write, done);
+    member.by_other(set("/a", "two"));
+
+    assert_eq!(said(&queue), ["1=ok", "2=one", "DataChanged /a"]);
+}
+
+#[test]
+fn closing_a_session_answers_before_it_ends() {
+    let mut member = Member::new();
+    let queue = member.open();
+    let (close, done) = member.begin(&queue, 1, Op::CloseSession);
+
+    member.apply(close, done);
+
+    let taken = queue.take();
+    assert_eq!(taken.items.len(), 1);
+    assert_eq!(taken.end, Some(QueueEnd::Session(SessionEnd::Closed)));
+}
+
+#[test]
+fn an_expired_session_is_told_after_its_ephemerals_are_gone() {
+    let mut member = Member::new();
+    let queue = member.open();
+    let watcher = member.open();
+    let mode = CreateMode::Ephemeral;
+    let (write, done) = member.begin(
+        &queue,
+        1,
+        Op::Create(Create { path: "/e".into(), data: Bytes::new(), mode, acl: vec![Acl::open()] }),
+    );
+    member.apply(write, done);
+    member.read(&watcher, 1, Read::Exists { path: "/e".into(), watch: true }, false);
+
+    member.by_other(Op::ExpireSession { session: queue.session, attachment: queue.attachment });
+
+    assert_eq!(said(&watcher), ["1=ok", "Deleted /e"]);
+    assert_eq!(queue.take().end, Some(QueueEnd::Session(SessionEnd::Expired)));
+    assert!(member.replica.attach(queue.session, queue.attachment).is_err());
+}
+
+#[test]
+fn attaching_elsewhere_ends_the_older_queue() {
+    let mut member = Member::new();
+    let queue = member.open();
+
+    let password = Bytes::from_static(&[7; 16]);
+    member.by_other(Op::AttachSession { session: queue.session, password, timeout_ms: 4000 });
+
+    assert_eq!(queue.take().end, Some(QueueEnd::Moved));
+}
+
+#[test]
+fn a_wrong_password_ends_nothing() {
+    let mut member = Member::new();
+    let queue = member.open();
+
+    let password = Bytes::from_static(&[8; 16]);
+    member.by_other(Op::AttachSession { session: queue.session, password, timeout_ms: 4000 });
+
+    assert_eq!(queue.take().end, None);
+}
+
+#[test]
+fn too_many_events_close_the_queue_and_leave_the_session() {
+    let limits = QueueLimits { outbox_events_max: 3, outbox_bytes_max: 1 << 20, reply_bytes_max: 1 << 19 };
+    let mut member = Member::with_limits(limits);
+    let queue = member.open();
+    member.read(&queue, 1, Read::Watch { path: "/".into(), recursive: true }, false);
+
+    for n in 0..4 {
+        member.by_other(create(&format!("/n{n}")));
+    }
+
+    assert_eq!(queue.take().end, Some(QueueEnd::TooSlow));
+    assert!(member.replica.read(|tree| tree.session(queue.session).is_some()));
+}
+
+#[test]
+fn reads_wait_in_their_slots_while_too_much_is_waiting_to_be_sent() {
+    let limits = QueueLimits { outbox_events_max: 100, outbox_bytes_max: 4096, reply_bytes_max: 4096 };
+    let mut member = Member::with_limits(limits);
+    let queue = member.open();
+    let data = Bytes::from(vec![b'x'; 1500]);
+    member.by_other(Op::Create(Create {
+        path: "/big".into(),
+        data,
+        mode: CreateMode::Persistent,
+        acl: vec![Acl::open()],
+    }));
+
+    for tag in 0..6 {
+        member.read(&queue, tag, get("/big", false), false);
+    }
+
+    let mut answered = 0;
+    for _ in 0..6 {
+        let taken = queue.take();
+        assert_eq!(taken.end, None);
+        answered += taken.items.len();
+        member.replica.resume(&queue);
+    }
+    assert_eq!(answered, 6);
+}
+
+#[test]
+fn an_answer_that_no_frame_could_carry_is_refused() {
+    let limits = QueueLimits { outbox_events_max: 100, outbox_bytes_max: 4096, reply_bytes_max: 200 };
+    let mut member = Member::with_limits(limits);
+    let queue = member.open();
+    for n in 0..20 {
+        member.by_other(create(&format!("/a-rather-long-name-{n}")));
+    }
+
+    member.read(&queue, 1, Read::Children { path: "/".into(), watch: true }, false);
+
+    assert_eq!(said(&queue), ["1=ReplyTooLarge"]);
+    assert_eq!(member.replica.watch_count(), 0);
+}
+
+#[test]
+fn rearming_fires_what_was_missed_and_arms_the_rest() {
+    let mut member = Member::new();
+    member.by_other(create("/changed"));
+    member.by_other(create("/same"));
+    member.by_other(create("/gone"));
+    member.by_other(create("/parent"));
+    let seen = member.replica.read(Tree::zxid);
+    member.by_other(set("/changed", "new"));
+    member.by_other(Op::Delete(Delete { path: "/gone".into(), version: -1 }));
+    member.by_other(create("/appeared"));
+    member.by_other(create("/parent/child"));
+    let queue = member.open();
+
+    let rearm = Rearm {
+        since: seen,
+        data: vec!["/changed".into(), "/same".into(), "/gone".into()],
+        exists: vec!["/appeared".into(), "/absent".into()],
+        children: vec!["/parent".into(), "/same".into()],
+        persistent: vec!["/p".into()],
+        recursive: vec![],
+    };
+    member.read(&queue, 1, Read::Rearm(Box::new(rearm)), false);
+
+    let mut said = said(&queue);
+    assert_eq!(said.pop().unwrap(), "1=ok");
+    said.sort();
+    assert_eq!(
+        said,
+        ["ChildrenChanged /parent", "Created /appeared", "DataChanged /changed", "Deleted /gone", "Resync /p"]
+    );
+    // /same twice, /absent, and the persistent one in both tables.
+    assert_eq!(member.replica.watch_count(), 5);
+}
+
+#[test]
+fn a_snapshot_from_elsewhere_ends_every_queue() {
+    let mut member = Member::new();
+    let queue = member.open();
+    member.read(&queue, 1, get("/", false), false);
+
+    member.replica.install(Tree::new(Limits::DEFAULT), 9);
+
+    let taken = queue.take();
+    assert_eq!((taken.items.len(), taken.end), (1, Some(QueueEnd::Replaced)));
+    member.read(&queue, 2, get("/", false), false);
+    assert_eq!(queue.take().items.len(), 0);
+}
+
+#[test]
+fn a_detached_queue_leaves_no_watch() {
+    let mut member = Member::new();
+    let queue = member.open();
+    member.read(&queue, 1, get("/", true), false);
+
+    member.replica.detach(&queue);
+
+    assert_eq!(member.replica.watch_count(), 0);
+    assert_eq!(member.replica.attached_sessions(), []);
+}
+
+#[test]
+fn an_own_gap_is_reported_and_answers_nobody() {
+    let mut member = Member::new();
+    let queue = member.open();
+    let (lost, lost_done) = member.begin(&queue, 1, create("/lost"));
+    let (late, late_done) = member.begin(&queue, 2, create("/late"));
+
+    let mut open = [Some(lost_done), Some(late_done)];
+    let first_seq = lost.lane.seq;
+    let mut take = |lane: &Lane| open[usize::try_from(lane.seq - first_seq).unwrap()].take();
+    let gap = member.replica.apply(90, std::slice::from_ref(&late), &mut take);
+    let again = member.replica.apply(91, &[lost, late], &mut take);
+
+    assert!(gap.own_gap);
+    assert!(!again.own_gap);
+    assert_eq!(said(&queue), ["1=ok", "2=ok"]);
+}
+
+#[test]
+fn what_was_sent_again_is_answered_once() {
+    let mut member = Member::new();
+    let queue = member.open();
+    let (write, done) = member.begin(&queue, 1, create("/once"));
+    let again = write.clone();
+
+    member.apply(write, done);
+    member.apply(again, Completion::Nobody);
+
+    assert_eq!(said(&queue), ["1=ok"]);
+}
+
+#[test]
+fn digest_marks_are_reported_at_their_zxid() {
+    let mut member = Member::new();
+    let mut marks = Vec::new();
+    for _ in 0..DIGEST_MARK_EVERY {
+        let command = member.command(OTHER, Author::default(), set("/none", "x"));
+        marks.extend(member.apply(command, Completion::Nobody).digest_marks);
+    }
+
+    assert_eq!(marks, [(Zxid(DIGEST_MARK_EVERY), member.replica.read(Tree::digest))]);
+}
+
+#[test]
+fn permits_come_back_when_the_write_is_applied() {
+    let mut member = Member::new();
+    let queue = member.open();
+    let before = member.permits.available_permits();
+    let (write, done) = member.begin(&queue, 1, create("/a"));
+    assert_eq!(member.permits.available_permits(), before - 1);
+
+    member.apply(write, done);
+
+    assert_eq!(member.permits.available_permits(), before);
+}
