@@ -11,8 +11,11 @@ mod front;
 mod net;
 mod replica;
 mod session;
+mod sidecar;
 mod storage;
 #[allow(dead_code, reason = "the parts record into it as they land")]
 mod telemetry;
 
 pub use config::{Address, CheckError, CheckWarning, Config, NotAnAddress, NotVoters, Voters};
+pub use net::BindError;
+pub use sidecar::{Addresses, Running, Sidecar, SidecarError};

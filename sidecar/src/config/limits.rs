@@ -17,6 +17,37 @@ pub(crate) const TICK_MS: u64 = 2_000;
 pub(crate) const SESSION_TICKS_MIN: u64 = 2;
 pub(crate) const SESSION_TICKS_MAX: u64 = 20;
 
+/// Requests of one session that are not yet answered; beyond that its socket is not read.
+pub(crate) const SESSION_INFLIGHT_MAX: usize = 1024;
+/// Writes of all sessions of a member that are not yet applied; beyond that no socket is read that brings writes.
+pub(crate) const MEMBER_INFLIGHT_MAX: usize = 8 * 1024;
+
+/// What one session may have waiting to be sent; beyond that its connection is closed and the session lives on.
+pub(crate) const OUTBOX_EVENTS_MAX: usize = 10_000;
+pub(crate) const OUTBOX_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// One answer; a larger one is refused.
+pub(crate) const REPLY_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// One message a client sends.
+pub(crate) const FRAME_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Watches of all sessions of a member, and of one of them; further ones are refused.
+pub(crate) const WATCHES_MAX: usize = 10_000_000;
+pub(crate) const WATCHES_PER_SESSION_MAX: usize = 1_000_000;
+
+/// Memory of a client's connection that the transport may fill: one stream, and all of them.
+pub(crate) const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
+pub(crate) const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+/// One HTTP/2 frame from a client: a large write comes in few of them.
+pub(crate) const TRANSPORT_FRAME_BYTES_MAX: u32 = 1024 * 1024;
+/// Sessions over one connection.
+pub(crate) const STREAMS_PER_CONNECTION_MAX: u32 = 1024;
+
+/// How long a graceful end may take in all; what is not done by then is cut off.
+pub(crate) const DRAIN_MAX: Duration = Duration::from_secs(10);
+
+/// How often the leader looks for container and ttl nodes that are due.
+pub(crate) const REAP_PERIOD: Duration = Duration::from_secs(60);
+
 /// What `--election-timeout-ms` may be. The heartbeat is a tenth of it and waits for an fsync, hence the minimum.
 pub(crate) const ELECTION_TIMEOUT_MS_MIN: u64 = 50;
 pub(crate) const ELECTION_TIMEOUT_MS_MAX: u64 = 60_000;
@@ -56,6 +87,12 @@ pub(crate) const TRACE_SPANS_QUEUED_MAX: usize = 4_096;
 pub(crate) const TELEMETRY_FLUSH_MAX: Duration = Duration::from_secs(2);
 
 const _: () = {
+    assert!(FRAME_BYTES_MAX > 2 * quorate_tree::Limits::DEFAULT.node_bytes_max, "a node must fit into a frame");
+    assert!(REPLY_BYTES_MAX > 2 * quorate_tree::Limits::DEFAULT.node_bytes_max, "a node must fit into an answer");
+    assert!(OUTBOX_BYTES_MAX >= 2 * REPLY_BYTES_MAX, "reads go on while half of the outbox is free");
+    assert!(SESSION_INFLIGHT_MAX <= quorate_tree::Limits::DEFAULT.session_outcomes_max);
+    assert!(SESSION_INFLIGHT_MAX <= MEMBER_INFLIGHT_MAX);
+    assert!(WATCHES_PER_SESSION_MAX <= WATCHES_MAX);
     assert!(VOTERS_MAX % 2 == 1, "an even number of voters survives no more than one fewer");
     assert!(TICK_MS_MIN <= TICK_MS && TICK_MS <= TICK_MS_MAX);
     assert!(ELECTION_TIMEOUT_MS_MIN <= ELECTION_TIMEOUT_MS && ELECTION_TIMEOUT_MS <= ELECTION_TIMEOUT_MS_MAX);

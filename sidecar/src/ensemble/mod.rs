@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 
 use quorate_tree::{Author, Limits, MemberId, Op, SessionId};
-use tokio::{net::TcpListener, sync::watch};
+use tokio::sync::watch;
 
 use crate::replica::{Completion, Replica, Settled};
 
@@ -52,14 +52,14 @@ pub(crate) enum EnsembleError {
 pub(crate) struct Stopped;
 
 impl Ensemble {
-    /// Reads what is on disk, fills the replica with it, and begins to take part. Peers are served on `listener`.
+    /// Reads what is on disk, fills the replica with it, and begins to take part. Peers are served at `door`.
     /// Returns before the member has joined: [`Ensemble::readiness`] tells.
     pub(crate) async fn start(
         config: EnsembleConfig,
         replica: Arc<Replica>,
-        listener: TcpListener,
+        door: crate::net::Door,
     ) -> Result<Self, EnsembleError> {
-        let _ = (config, replica, listener);
+        let _ = (config, replica, door);
         Ok(Self { readiness: watch::channel(Readiness::default()).0 })
     }
 

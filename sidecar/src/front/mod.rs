@@ -1,5 +1,7 @@
 //! The doors: bytes to domain words and back. They decide nothing.
 
-#[allow(dead_code, reason = "the composition root opens it")]
 pub(crate) mod admin;
 pub(crate) mod grpc;
+mod member;
+
+pub(crate) use member::Member;

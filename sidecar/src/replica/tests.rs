@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use quorate_tree::{
-    Acl, Author, Command, Create, CreateMode, Delete, Lane, Limits, MemberId, Op, Reply,
-    SessionEnd, SetData, Tree, Zxid,
+    Acl, Author, Command, Create, CreateMode, Delete, Lane, Limits, MemberId, Op, Reply, SessionEnd, SessionId,
+    SetData, Tree, Zxid,
 };
 use tokio::sync::Semaphore;
 
@@ -21,6 +21,8 @@ struct Member {
     other_seq: u64,
     log_index: u64,
     permits: Arc<Semaphore>,
+    /// A session of the other member, which writes what this one watches.
+    other: Author,
 }
 
 impl Member {
@@ -30,13 +32,18 @@ impl Member {
 
     fn with_limits(limits: QueueLimits) -> Self {
         let watch_limits = WatchLimits { watches_max: 1000, watches_per_session_max: 100 };
-        Self {
+        let mut member = Self {
             replica: Replica::new(ME, Tree::new(Limits::DEFAULT), 0, limits, watch_limits),
             own_seq: 0,
             other_seq: 0,
             log_index: 0,
             permits: Arc::new(Semaphore::new(1000)),
-        }
+            other: Author::default(),
+        };
+        let open = member.command(OTHER, Author::default(), open());
+        member.other = Author { session: SessionId::opened_by(OTHER, Zxid(1)), attachment: 1, ..Author::default() };
+        member.apply(open, Completion::Nobody);
+        member
     }
 
     fn command(&mut self, member: MemberId, author: Author, op: Op) -> Command {
@@ -52,13 +59,14 @@ impl Member {
     }
 
     fn by_other(&mut self, op: Op) {
-        let command = self.command(OTHER, Author::default(), op);
+        let own = matches!(op, Op::AttachSession { .. } | Op::ExpireSession { .. });
+        let author = if own { Author::default() } else { self.other.clone() };
+        let command = self.command(OTHER, author, op);
         self.apply(command, Completion::Nobody);
     }
 
     fn open(&mut self) -> Arc<SessionQueue> {
-        let op = Op::OpenSession { timeout_ms: 4000, password: Bytes::from_static(&[7; 16]), client_name: "t".into() };
-        let command = self.command(ME, Author::default(), op);
+        let command = self.command(ME, Author::default(), open());
         let (ticket, mut opened) = oneshot::channel();
         self.apply(command, Completion::Ticket(ticket));
         let settled = opened.try_recv().unwrap();
@@ -78,6 +86,10 @@ impl Member {
         let kind = SubmitKind::Read { read, identities: Arc::from([]), barrier };
         self.replica.submit(queue, vec![Submit { tag, kind }])
     }
+}
+
+fn open() -> Op {
+    Op::OpenSession { timeout_ms: 4000, password: Bytes::from_static(&[7; 16]), client_name: "t".into() }
 }
 
 fn create(path: &str) -> Op {
@@ -419,7 +431,7 @@ fn what_was_sent_again_is_answered_once() {
 fn digest_marks_are_reported_at_their_zxid() {
     let mut member = Member::new();
     let mut marks = Vec::new();
-    for _ in 0..DIGEST_MARK_EVERY {
+    for _ in 1..DIGEST_MARK_EVERY {
         let command = member.command(OTHER, Author::default(), set("/none", "x"));
         marks.extend(member.apply(command, Completion::Nobody).digest_marks);
     }

@@ -6,9 +6,9 @@ use quorate_proto::v1::{self as proto, admin_server::Admin};
 use quorate_tree::{MemberId, Op, Reply, SessionId};
 use tonic::{Request, Response, Status};
 
-use crate::{
-    ensemble::Role,
-    member::{Member, MemberView},
+use crate::front::{
+    Member,
+    admin::{Role, Status as MemberStatus, StatusSource as _},
 };
 
 /// Sessions that one answer carries at most.
@@ -29,24 +29,25 @@ impl AdminService {
 #[tonic::async_trait]
 impl Admin for AdminService {
     async fn status(&self, _: Request<proto::StatusRequest>) -> Result<Response<proto::StatusReply>, Status> {
-        Ok(Response::new(status_reply(self.member.view())))
+        Ok(Response::new(status_reply(self.member.status(), self.member.not_ready())))
     }
 
     async fn list_sessions(
         &self,
         _: Request<proto::ListSessionsRequest>,
     ) -> Result<Response<proto::ListSessionsReply>, Status> {
-        let sessions = self.member.sessions(SESSIONS_MAX);
-        let sessions = sessions
+        let sessions = self
+            .member
+            .sessions(SessionId::NONE, SESSIONS_MAX)
             .into_iter()
-            .map(|(session, connected_here)| proto::SessionInfo {
-                session_id: session.session.0,
+            .map(|session| proto::SessionInfo {
+                session_id: session.id.0,
                 timeout_ms: session.timeout_ms,
                 member_id: session.member.0.into(),
                 attachment: session.attachment,
-                ephemerals: session.ephemerals as u64,
+                ephemerals: session.ephemerals,
                 client_name: session.client_name,
-                connected_here,
+                connected_here: session.connected_here,
             })
             .collect();
         Ok(Response::new(proto::ListSessionsReply { sessions }))
@@ -74,10 +75,7 @@ impl Admin for AdminService {
         }
     }
 
-    async fn snapshot(
-        &self,
-        _: Request<proto::SnapshotRequest>,
-    ) -> Result<Response<proto::SnapshotReply>, Status> {
+    async fn snapshot(&self, _: Request<proto::SnapshotRequest>) -> Result<Response<proto::SnapshotReply>, Status> {
         let (zxid, bytes) =
             self.member.ensemble().take_snapshot().await.map_err(|error| Status::internal(error.to_string()))?;
         Ok(Response::new(proto::SnapshotReply { zxid: zxid.0, bytes }))
@@ -99,39 +97,38 @@ impl Admin for AdminService {
     }
 }
 
-fn status_reply(view: MemberView) -> proto::StatusReply {
-    let role = match view.status.role {
+fn status_reply(status: MemberStatus, not_ready: Vec<String>) -> proto::StatusReply {
+    let role = match status.role {
         Role::Leader => proto::Role::Leader,
         Role::Follower => proto::Role::Follower,
         Role::Candidate => proto::Role::Candidate,
         Role::Observer => proto::Role::Observer,
     };
     proto::StatusReply {
-        id: view.id.0.into(),
+        id: status.id.0.into(),
         role: role.into(),
-        leader: view.status.leader.map_or(0, |leader| leader.0.into()),
-        term: view.status.term,
-        zxid: view.zxid.0,
-        digest: view.digest,
-        sessions: view.sessions as u64,
-        znodes: view.znodes as u64,
-        watches: view.watches as u64,
-        members: view
-            .status
+        leader: status.leader.map_or(0, |leader| leader.0.into()),
+        term: status.term,
+        zxid: status.zxid.0,
+        digest: status.digest,
+        sessions: status.sessions,
+        znodes: status.znodes,
+        watches: status.watches,
+        members: status
             .members
             .into_iter()
             .map(|member| proto::Member {
-                id: member.member.0.into(),
+                id: member.id.0.into(),
                 peer_address: member.peer_address,
                 voter: member.voter,
                 matched_index: member.matched_index,
             })
             .collect(),
         version: env!("CARGO_PKG_VERSION").into(),
-        ready: view.not_ready.is_empty(),
-        not_ready: view.not_ready.iter().map(ToString::to_string).collect(),
-        log_index: view.status.last_log_index,
-        snapshot_index: view.status.snapshot_index,
-        connections: view.connections as u64,
+        ready: not_ready.is_empty(),
+        not_ready,
+        log_index: status.log_index,
+        snapshot_index: status.snapshot_index,
+        connections: status.connections,
     }
 }

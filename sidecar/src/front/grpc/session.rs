@@ -25,6 +25,8 @@ use crate::{
 
 /// The first frame must come this soon after the stream was opened.
 const FIRST_FRAME_WITHIN: Duration = Duration::from_secs(10);
+/// A last word waits this long for the client to take what came before.
+const GOODBYE_WITHIN: Duration = Duration::from_secs(1);
 /// Frames that wait for the client's window to open; beyond that the session's task waits.
 const FRAMES_WAITING: usize = 2;
 /// A frame carries at most this many items, or this many bytes, or a single item.
@@ -134,7 +136,9 @@ impl SessionStream {
                     warn!(%session, message, "closing a stream that broke the protocol");
                 }
                 let goodbye = convert::item(Sent::Goodbye(Goodbye { reason: reason.into(), message }));
-                let _ = self.frames.send(Ok(ServerFrame { items: vec![goodbye] })).await;
+                let last = self.frames.send(Ok(ServerFrame { items: vec![goodbye] }));
+                // A client that takes nothing does not get a last word either.
+                let _ = tokio::time::timeout(GOODBYE_WITHIN, last).await;
             }
         }
     }

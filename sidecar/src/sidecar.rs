@@ -1,0 +1,300 @@
+//! The composition root: builds the parts of a member, wires them top to bottom, and ends them in order.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use quorate_proto::v1::{self as proto, admin_server::AdminServer, session_server::SessionServer};
+use quorate_tree::{Limits, Tree};
+use tokio::{sync::watch, task::JoinHandle};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::transport::Server;
+use tracing::{info, warn};
+
+use crate::{
+    config::{Config, limits},
+    ensemble::{Ensemble, EnsembleConfig, EnsembleError, Faults, Readiness},
+    front::{
+        Member,
+        admin::{self, StatusSource},
+        grpc::{AdminService, SessionService},
+    },
+    net::{BindError, Bounds, Door},
+    replica::{QueueLimits, Replica, WatchLimits},
+    session::{SessionLimits, Sessions},
+    telemetry::metrics::Metrics,
+};
+
+/// One member, before it is built.
+#[derive(Debug)]
+pub struct Sidecar;
+
+/// A member that runs. Dropping it without [`Running::shutdown`] leaves its tasks to the runtime.
+#[derive(Debug)]
+pub struct Running {
+    addresses: Addresses,
+    member: Arc<Member>,
+    ensemble: Ensemble,
+    /// Ends the sessions' streams and the clients' door.
+    stop_clients: CancellationToken,
+    /// Ends the operators' door, which stays open longest.
+    stop_admin: CancellationToken,
+    tracker: TaskTracker,
+    client_server: JoinHandle<()>,
+    admin_server: JoinHandle<()>,
+}
+
+/// Where the doors of a member are open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Addresses {
+    /// For clients, over gRPC.
+    pub client: SocketAddr,
+    /// For the other members.
+    pub peer: SocketAddr,
+    /// For operators, over HTTP.
+    pub admin: SocketAddr,
+}
+
+/// Why a member could not be started, or had to stop.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SidecarError {
+    /// A door could not be opened.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The ensemble, its data or its disk.
+    #[error("{0}")]
+    Ensemble(String),
+}
+
+impl From<EnsembleError> for SidecarError {
+    fn from(error: EnsembleError) -> Self {
+        Self::Ensemble(error.to_string())
+    }
+}
+
+/// The doors of a member, open before anything else runs, so that their addresses are known.
+#[derive(Debug)]
+pub(crate) struct Doors {
+    client: Door,
+    peer: Door,
+    admin: Door,
+    metrics: Metrics,
+}
+
+/// What a test does to a member; nothing outside of tests.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Hooks {
+    pub(crate) faults: Option<Arc<Faults>>,
+    /// Data need not survive the machine: nothing is synced.
+    pub(crate) unsynced: bool,
+}
+
+impl Sidecar {
+    /// Starts a member. Returns when its doors are open and its data is read; [`Running::ready`] tells when it serves.
+    ///
+    /// # Errors
+    /// A door cannot be opened, or the data directory is not this member's, or cannot be read.
+    ///
+    /// # Cancel safety
+    /// Not cancel safe: parts that run already would go on.
+    pub async fn build(config: Config) -> Result<Running, SidecarError> {
+        let doors = Doors::bind(&config).await?;
+        doors.build(config, Hooks::default()).await
+    }
+}
+
+impl Doors {
+    pub(crate) async fn bind(config: &Config) -> Result<Self, BindError> {
+        let metrics = Metrics::new(config.id);
+        let door = |name, address, connections_max, connections_per_address_max| {
+            let metrics = metrics.doors.of(name);
+            async move { Door::bind(name, address, Bounds { connections_max, connections_per_address_max }, metrics).await }
+        };
+        let per_address = config.connections_per_address;
+        Ok(Self {
+            client: door("client", &config.client_addr, limits::CLIENT_CONNECTIONS_MAX, per_address).await?,
+            peer: door("peer", &config.peer_addr, limits::PEER_CONNECTIONS_MAX, 0).await?,
+            admin: door(
+                "admin",
+                &config.admin_addr,
+                limits::ADMIN_CONNECTIONS_MAX,
+                limits::ADMIN_CONNECTIONS_PER_ADDRESS_MAX,
+            )
+            .await?,
+            metrics,
+        })
+    }
+
+    pub(crate) fn addresses(&self) -> Addresses {
+        Addresses { client: self.client.address(), peer: self.peer.address(), admin: self.admin.address() }
+    }
+
+    pub(crate) async fn build(self, config: Config, hooks: Hooks) -> Result<Running, SidecarError> {
+        let addresses = self.addresses();
+        let queue_limits = QueueLimits {
+            outbox_events_max: limits::OUTBOX_EVENTS_MAX,
+            outbox_bytes_max: limits::OUTBOX_BYTES_MAX,
+            reply_bytes_max: limits::REPLY_BYTES_MAX,
+        };
+        let watch_limits =
+            WatchLimits { watches_max: limits::WATCHES_MAX, watches_per_session_max: limits::WATCHES_PER_SESSION_MAX };
+        let replica = Arc::new(Replica::new(config.id, Tree::new(Limits::DEFAULT), 0, queue_limits, watch_limits));
+        let ensemble = Ensemble::start(ensemble_config(&config, hooks), replica.clone(), self.peer).await?;
+
+        let session_limits = SessionLimits {
+            tick_ms: u32::try_from(config.tick.as_millis()).unwrap_or(u32::MAX),
+            session_inflight_max: limits::SESSION_INFLIGHT_MAX,
+            member_inflight_max: limits::MEMBER_INFLIGHT_MAX,
+        };
+        let sessions = Sessions::new(ensemble.clone(), replica.clone(), session_limits, None);
+        let member = Arc::new(Member::new(config.id, ensemble.clone(), replica));
+
+        let tracker = TaskTracker::new();
+        let stop_clients = CancellationToken::new();
+        let stop_admin = CancellationToken::new();
+        let session_service =
+            SessionService::new(sessions, config.id.0, limits::FRAME_BYTES_MAX, tracker.clone(), stop_clients.clone());
+        let client_server = tokio::spawn(serve_clients(
+            self.client,
+            session_service,
+            AdminService::new(member.clone()),
+            ensemble.readiness(),
+            stop_clients.clone(),
+        ));
+        let source: Arc<dyn StatusSource> = member.clone();
+        let admin_server = tokio::spawn(admin::serve(self.admin, source, self.metrics, stop_admin.clone()));
+        Ok(Running { addresses, member, ensemble, stop_clients, stop_admin, tracker, client_server, admin_server })
+    }
+}
+
+impl Running {
+    /// Where the doors are.
+    #[must_use]
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// Waits until this member serves clients: joined, caught up, leader known.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn ready(&self) {
+        // The sender lives as long as the ensemble, which this holds.
+        let _ = self.ensemble.readiness().wait_for(Readiness::is_ready).await;
+    }
+
+    /// Resolves when this member must not go on: its disk failed, or its state is not that of the others.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn failed(&self) -> SidecarError {
+        self.ensemble.failed().await.into()
+    }
+
+    /// Ends the member in order: no new clients, sessions are sent elsewhere, leadership is handed over, the log is
+    /// flushed. What takes longer than ten seconds is cut off.
+    ///
+    /// # Cancel safety
+    /// Not cancel safe: the parts that were not ended go on.
+    pub async fn shutdown(self) {
+        if tokio::time::timeout(limits::DRAIN_MAX, self.drain()).await.is_err() {
+            warn!("the graceful end took too long; what was open is cut off");
+        }
+    }
+
+    async fn drain(self) {
+        info!("shutting down");
+        self.stop_clients.cancel();
+        self.tracker.close();
+        self.tracker.wait().await;
+        if let Err(error) = self.ensemble.hand_over(None).await {
+            warn!(%error, "leadership could not be handed over; the others elect a leader after their timeout");
+        }
+        join(self.client_server, "client").await;
+        self.ensemble.stop().await;
+        self.stop_admin.cancel();
+        join(self.admin_server, "admin").await;
+    }
+
+    pub(crate) fn member(&self) -> &Arc<Member> {
+        &self.member
+    }
+}
+
+fn ensemble_config(config: &Config, hooks: Hooks) -> EnsembleConfig {
+    EnsembleConfig {
+        member: config.id,
+        peers: config.ensemble.iter().map(|(id, address)| (id, address.to_string())).collect(),
+        election_timeout_ms: u64::try_from(config.election_timeout.as_millis()).unwrap_or(u64::MAX),
+        limits: Limits::DEFAULT,
+        reap_period: limits::REAP_PERIOD,
+        faults: hooks.faults,
+    }
+}
+
+/// Serves the clients' door until `stop`.
+async fn serve_clients(
+    door: Door,
+    sessions: SessionService,
+    admin: AdminService,
+    readiness: watch::Receiver<Readiness>,
+    stop: CancellationToken,
+) {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .expect("the descriptors were generated by the build");
+    let session_server = SessionServer::new(sessions)
+        .max_decoding_message_size(limits::FRAME_BYTES_MAX)
+        .max_encoding_message_size(2 * limits::REPLY_BYTES_MAX);
+    let server = Server::builder()
+        .initial_stream_window_size(limits::STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(limits::CONNECTION_WINDOW_BYTES)
+        .max_frame_size(Some(limits::TRANSPORT_FRAME_BYTES_MAX))
+        .max_concurrent_streams(limits::STREAMS_PER_CONNECTION_MAX)
+        .http2_keepalive_interval(Some(limits::KEEPALIVE_IDLE))
+        .http2_keepalive_timeout(Some(limits::KEEPALIVE_INTERVAL))
+        .add_service(health_service)
+        .add_service(reflection)
+        .add_service(session_server)
+        .add_service(AdminServer::new(admin))
+        .serve_with_incoming_shutdown(door.into_incoming(), stop.clone().cancelled_owned());
+    let reporting = report_health(health, readiness, stop.clone());
+    let (served, ()) = tokio::join!(server, reporting);
+    if let Err(error) = served {
+        warn!(%error, "the client door ended");
+    }
+}
+
+/// Tells gRPC's standard health whether this member serves.
+async fn report_health(
+    health: tonic_health::server::HealthReporter,
+    mut readiness: watch::Receiver<Readiness>,
+    stop: CancellationToken,
+) {
+    use tonic_health::ServingStatus;
+
+    let services = ["", proto::session_server::SERVICE_NAME, proto::admin_server::SERVICE_NAME];
+    loop {
+        let ready = readiness.borrow_and_update().is_ready() && !stop.is_cancelled();
+        let status = if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
+        for service in services {
+            health.set_service_status(service, status).await;
+        }
+        if stop.is_cancelled() {
+            return;
+        }
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => {}
+            changed = readiness.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+async fn join(task: JoinHandle<()>, door: &'static str) {
+    if let Err(error) = task.await {
+        warn!(%error, door, "the door's task failed");
+    }
+}
