@@ -3,5 +3,6 @@
 mod accept;
 mod files;
 
-pub(crate) use accept::{BindError, Bounds, Connection, Door};
+pub use accept::BindError;
+pub(crate) use accept::{Bounds, Connection, Door};
 pub(crate) use files::{affordable_connections, raise_open_files};
