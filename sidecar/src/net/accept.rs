@@ -60,7 +60,7 @@ pub(crate) struct Connection {
 
 /// Why a door cannot listen.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum BindError {
+pub enum BindError {
     /// The name has no address.
     #[error("the {door} door cannot listen on {address}: the name cannot be resolved: {source}")]
     Resolve {
