@@ -4,7 +4,7 @@
 //! It finds replicas that have diverged and snapshots that have decayed. It is no protection against somebody who
 //! forges a snapshot on purpose.
 
-use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::node::Node;
 use crate::{Acl, MemberId, Outcome, Refusal, Reply, SessionId, Stat, Zxid};
@@ -35,24 +35,10 @@ impl Digest {
     }
 }
 
-/// A path as a number: its names hashed into each other, the last one first, as they are met on the way up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place(u64);
-
-impl Place {
-    /// The place of the root.
-    pub(crate) const START: Self = Self(0);
-
-    /// The place of what is here, if here is not the root but `name`.
-    pub(crate) fn below(self, name: &[u8]) -> Self {
-        Self(xxh3_64_with_seed(name, self.0))
-    }
-}
-
-pub(crate) fn node_item(place: Place, node: &Node, acl_hash: u64) -> ItemHash {
+pub(crate) fn node_item(path: &str, node: &Node, acl_hash: u64) -> ItemHash {
     ItemHash(hash_words([
         1,
-        place.0,
+        xxh3_64(path.as_bytes()),
         node.czxid.0,
         node.mzxid.0,
         node.pzxid().0,

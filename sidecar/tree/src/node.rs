@@ -116,6 +116,10 @@ impl Life {
         }
     }
 
+    pub(crate) fn from_packed(packed: u64) -> Self {
+        Self(packed)
+    }
+
     pub(crate) fn packed(self) -> u64 {
         self.0
     }

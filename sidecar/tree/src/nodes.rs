@@ -5,12 +5,13 @@
 //! digests: that is the tree's work.
 
 use std::hash::{BuildHasher, RandomState};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::acl_lists::AclLists;
-use crate::digest::{Digest, ItemHash, Place, node_item};
+use crate::digest::{Digest, ItemHash, node_item};
 use crate::images::{Image, Images};
 use crate::node::{Node, NodeId};
 use crate::{Acl, Stat};
@@ -178,13 +179,9 @@ impl Nodes {
         String::from_utf8(path).expect("names are UTF-8")
     }
 
-    pub(crate) fn place(&self, id: NodeId) -> Place {
-        self.upwards(id).fold(Place::START, |place, node| place.below(node.name.as_bytes()))
-    }
-
-    pub(crate) fn item(&self, id: NodeId, place: Place) -> ItemHash {
+    pub(crate) fn item(&self, id: NodeId, path: &str) -> ItemHash {
         let node = self.get(id);
-        node_item(place, node, self.acls.hash(node.acl))
+        node_item(path, node, self.acls.hash(node.acl))
     }
 
     pub(crate) fn stat(&self, id: NodeId) -> Stat {
@@ -210,14 +207,50 @@ impl Nodes {
         self.acls.get(self.get(id).acl)
     }
 
-    /// Adds all of this to a digest that is made from scratch.
-    pub(crate) fn add_to(&self, digest: &mut Digest) {
-        for slot in 0..self.slot_count() as u32 {
-            let id = NodeId(slot);
-            if self.try_get(id).is_some() {
-                digest.add(self.item(id, self.place(id)));
+    /// Shows every node that can be reached from the root, with its path, parents first. Stops when told to.
+    pub(crate) fn walk(&self, mut visit: impl FnMut(NodeId, &str) -> ControlFlow<()>) {
+        let mut path = String::new();
+        let mut open = vec![(Self::ROOT, 0)];
+        while let Some((id, parent_length)) = open.pop() {
+            path.truncate(parent_length);
+            if id != Self::ROOT {
+                path.push('/');
+                path.push_str(self.get(id).name.as_str());
+            }
+            let shown = if id == Self::ROOT { "/" } else { &path };
+            if visit(id, shown).is_break() {
+                return;
+            }
+            if let Some(directory) = &self.get(id).directory {
+                open.extend(directory.children.iter().map(|child| (child, path.len())));
             }
         }
+    }
+
+    /// Adds all of this to a digest that is made from scratch.
+    pub(crate) fn add_to(&self, digest: &mut Digest) {
+        self.walk(|id, path| {
+            digest.add(self.item(id, path));
+            ControlFlow::Continue(())
+        });
+    }
+
+    pub(crate) fn freeze(&mut self) {
+        self.images = Some(Images::new(self.slot_count()));
+    }
+
+    pub(crate) fn thaw(&mut self) {
+        self.images = None;
+    }
+
+    /// The next slot of the frozen state, `None` at the end; and what is in it, `None` if it is vacant.
+    pub(crate) fn next_frozen(&mut self) -> Option<(NodeId, Option<Image>)> {
+        let (id, kept) = self.images.as_mut()?.step()?;
+        let image = match kept {
+            Some(image) => image,
+            None => self.try_get(id).map(|node| Image::of(node, &self.acls)),
+        };
+        Some((id, image))
     }
 
     fn keep_image(&mut self, id: NodeId) {

@@ -8,6 +8,7 @@ use crate::nodes::Nodes;
 use crate::read::is_same;
 use crate::reaping::Reaping;
 use crate::sessions::{SessionRecord, Sessions, Settled};
+use crate::snapshot::Walk;
 use crate::writes::Work;
 use crate::{Applied, Author, Change, Command, Limits, Op, Outcome, Refusal, Reply, SessionEnd, SessionId, Zxid};
 
@@ -20,6 +21,7 @@ pub struct Tree {
     pub(crate) nodes: Nodes,
     pub(crate) reaping: Reaping,
     pub(crate) digest: Digest,
+    pub(crate) walk: Option<Walk>,
 }
 
 impl Tree {
@@ -40,6 +42,7 @@ impl Tree {
             nodes: Nodes::new(),
             reaping: Reaping::default(),
             digest: Digest::default(),
+            walk: None,
         }
     }
 
@@ -220,5 +223,9 @@ impl fmt::Debug for Tree {
 
 /// The first `bytes_max` bytes of a text, or a little less where that would cut a character.
 fn cut(text: &str, bytes_max: usize) -> &str {
-    &text[..text.floor_char_boundary(bytes_max)]
+    let mut end = text.len().min(bytes_max);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
 }

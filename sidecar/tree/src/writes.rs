@@ -102,26 +102,30 @@ impl Tree {
         for undo in work.undo.take().into_iter().flatten().rev() {
             match undo {
                 Undo::Create { id, parent_pzxid } => {
-                    let parent = self.nodes.get(id).parent;
-                    self.detach(id);
+                    let (parent, path) = (self.nodes.get(id).parent, self.nodes.path(id));
+                    self.detach(id, &path);
                     self.nodes.remove(id);
-                    self.change_node(parent, |node| {
+                    self.change_node(parent, parent_of(&path), |node| {
                         let directory = node.directory_mut();
                         directory.created -= 1;
                         directory.pzxid = parent_pzxid;
                     });
                 }
                 Undo::Delete { id, parent_pzxid } => {
-                    let parent = self.nodes.get(id).parent;
-                    self.change_node(parent, |node| node.directory_mut().pzxid = parent_pzxid);
-                    self.attach(id);
+                    let (parent, path) = (self.nodes.get(id).parent, self.nodes.path(id));
+                    let restore = |node: &mut Node| node.directory_mut().pzxid = parent_pzxid;
+                    self.change_node(parent, parent_of(&path), restore);
+                    self.attach(id, &path);
                 }
-                Undo::SetData { id, data, mzxid, mtime_ms } => self.change_node(id, |node| {
-                    node.data = data;
-                    node.mzxid = mzxid;
-                    node.mtime_ms = mtime_ms;
-                    node.version = node.version.wrapping_sub(1);
-                }),
+                Undo::SetData { id, data, mzxid, mtime_ms } => {
+                    let path = self.nodes.path(id);
+                    self.change_node(id, &path, |node| {
+                        node.data = data;
+                        node.mzxid = mzxid;
+                        node.mtime_ms = mtime_ms;
+                        node.version = node.version.wrapping_sub(1);
+                    });
+                }
             }
         }
     }
@@ -131,12 +135,11 @@ impl Tree {
         if create.data.len() > self.limits.node_bytes_max {
             return Err(Refusal::LimitExceeded);
         }
-        let slash = create.path.rfind('/').ok_or(Refusal::BadArguments)?;
-        if create.path.contains('\0') {
+        if !create.path.contains('/') || create.path.contains('\0') {
             return Err(Refusal::BadArguments);
         }
         let acl = acl::normalize(&create.acl, &work.author.identities, self.limits.acl_entries_max)?;
-        let parent = self.nodes.find(if slash == 0 { "/" } else { &create.path[..slash] }).ok_or(Refusal::NoNode)?;
+        let parent = self.nodes.find(parent_of(&create.path)).ok_or(Refusal::NoNode)?;
         acl::check(self.nodes.acl(parent), Permissions::CREATE, &work.author.identities)?;
 
         let mut path = create.path.clone();
@@ -149,7 +152,7 @@ impl Tree {
             return Err(Refusal::LimitExceeded);
         }
         path::check(&path).map_err(|_| Refusal::BadArguments)?;
-        let name = &path[slash + 1..];
+        let name = name_of(&path);
         if name.is_empty() || self.nodes.child(parent, name).is_some() {
             // Only the root has no name.
             return Err(Refusal::NodeExists);
@@ -159,7 +162,7 @@ impl Tree {
         }
 
         let parent_pzxid = self.nodes.get(parent).pzxid();
-        self.change_node(parent, |node| {
+        self.change_node(parent, parent_of(&path), |node| {
             let directory = node.directory_mut();
             directory.created += 1;
             directory.pzxid = work.zxid;
@@ -179,7 +182,7 @@ impl Tree {
             aversion: 0,
             directory: None,
         });
-        self.attach(id);
+        self.attach(id, &path);
         work.remember(|| Undo::Create { id, parent_pzxid });
         work.changes.push(Change::Created { path: path.clone() });
         Ok(Reply::Created { path, stat: self.nodes.stat(id) })
@@ -196,7 +199,7 @@ impl Tree {
 
         let (mzxid, mtime_ms) = (node.mzxid, node.mtime_ms);
         let data = Data::copy_of(&set.data);
-        let old = self.change_node(id, |node| {
+        let old = self.change_node(id, &set.path, |node| {
             node.mzxid = work.zxid;
             node.mtime_ms = work.stamp_ms;
             node.version = node.version.wrapping_add(1);
@@ -215,7 +218,7 @@ impl Tree {
         check_version(set.version, self.nodes.get(id).aversion)?;
 
         let new = self.nodes.acls.acquire(&list);
-        let old = self.change_node(id, |node| {
+        let old = self.change_node(id, &set.path, |node| {
             node.aversion = node.aversion.wrapping_add(1);
             std::mem::replace(&mut node.acl, new)
         });
@@ -228,10 +231,9 @@ impl Tree {
         if RESERVED.contains(&delete.path.as_str()) {
             return Err(Refusal::BadArguments);
         }
-        let slash = delete.path.rfind('/').expect("a valid path has one");
-        let parent = self.nodes.find(if slash == 0 { "/" } else { &delete.path[..slash] }).ok_or(Refusal::NoNode)?;
+        let parent = self.nodes.find(parent_of(&delete.path)).ok_or(Refusal::NoNode)?;
         acl::check(self.nodes.acl(parent), Permissions::DELETE, &work.author.identities)?;
-        let id = self.nodes.child(parent, &delete.path[slash + 1..]).ok_or(Refusal::NoNode)?;
+        let id = self.nodes.child(parent, name_of(&delete.path)).ok_or(Refusal::NoNode)?;
         let node = self.nodes.get(id);
         check_version(delete.version, node.version)?;
         if node.child_count() > 0 {
@@ -283,9 +285,9 @@ impl Tree {
     fn remove(&mut self, id: NodeId, path: String, work: &mut Work<'_>) {
         let parent = self.nodes.get(id).parent;
         let parent_pzxid = self.nodes.get(parent).pzxid();
+        self.detach(id, &path);
+        self.change_node(parent, parent_of(&path), |node| node.directory_mut().pzxid = work.zxid);
         work.changes.push(Change::Deleted { path, acl: self.nodes.acl(id).clone() });
-        self.detach(id);
-        self.change_node(parent, |node| node.directory_mut().pzxid = work.zxid);
         match &mut work.undo {
             Some(log) => log.push(Undo::Delete { id, parent_pzxid }),
             None => self.nodes.remove(id),
@@ -298,35 +300,34 @@ impl Tree {
     }
 
     /// Changes a node, and what depends on how it is.
-    fn change_node<T>(&mut self, id: NodeId, change: impl FnOnce(&mut Node) -> T) -> T {
-        let place = self.nodes.place(id);
+    fn change_node<T>(&mut self, id: NodeId, path: &str, change: impl FnOnce(&mut Node) -> T) -> T {
         let due_before = self.nodes.get(id).due_from_ms();
-        self.digest.remove(self.nodes.item(id, place));
+        self.digest.remove(self.nodes.item(id, path));
         let result = change(self.nodes.get_mut(id));
-        self.digest.add(self.nodes.item(id, place));
+        self.digest.add(self.nodes.item(id, path));
         self.reaping.update(id, due_before, self.nodes.get(id).due_from_ms());
         result
     }
 
     /// Makes a node of the arena part of the tree.
-    fn attach(&mut self, id: NodeId) {
+    fn attach(&mut self, id: NodeId, path: &str) {
         let parent = self.nodes.get(id).parent;
         let parent_due_before = self.nodes.get(parent).due_from_ms();
         self.nodes.link(id);
         self.reaping.update(parent, parent_due_before, self.nodes.get(parent).due_from_ms());
         self.reaping.update(id, None, self.nodes.get(id).due_from_ms());
-        self.digest.add(self.nodes.item(id, self.nodes.place(id)));
+        self.digest.add(self.nodes.item(id, path));
         if let Kind::Ephemeral(owner) = self.nodes.get(id).life.kind() {
             self.sessions.own(owner, id);
         }
     }
 
     /// The opposite of [`Tree::attach`].
-    fn detach(&mut self, id: NodeId) {
+    fn detach(&mut self, id: NodeId, path: &str) {
         if let Kind::Ephemeral(owner) = self.nodes.get(id).life.kind() {
             self.sessions.disown(owner, id);
         }
-        self.digest.remove(self.nodes.item(id, self.nodes.place(id)));
+        self.digest.remove(self.nodes.item(id, path));
         self.reaping.update(id, self.nodes.get(id).due_from_ms(), None);
         let parent = self.nodes.get(id).parent;
         let parent_due_before = self.nodes.get(parent).due_from_ms();
@@ -340,15 +341,11 @@ impl Tree {
         let read_only = [Acl { permissions: Permissions::READ, ..Acl::open() }];
         for path in RESERVED {
             let list: &[Acl] = if path == CONFIG { &read_only } else { &open };
-            let (parent, name) = match path.rsplit_once('/') {
-                Some((_, "")) | None => (Nodes::ROOT, ""),
-                Some(("", name)) => (Nodes::ROOT, name),
-                Some((parent, name)) => (self.nodes.find(parent).expect("parents come first"), name),
-            };
+            let parent = self.nodes.find(parent_of(path)).unwrap_or(Nodes::ROOT);
             let acl = self.nodes.acls.acquire(list);
             let id = self.nodes.insert(Node {
                 parent,
-                name: Name::new(name),
+                name: Name::new(name_of(path)),
                 data: Data::default(),
                 acl,
                 life: Life::PERSISTENT,
@@ -361,9 +358,9 @@ impl Tree {
                 directory: None,
             });
             if id == Nodes::ROOT {
-                self.digest.add(self.nodes.item(id, self.nodes.place(id)));
+                self.digest.add(self.nodes.item(id, path));
             } else {
-                self.attach(id);
+                self.attach(id, path);
             }
         }
     }
@@ -373,6 +370,19 @@ const CONFIG: &str = "/zookeeper/config";
 
 /// The nodes that are always there, parents first.
 pub(crate) const RESERVED: [&str; 4] = ["/", "/zookeeper", "/zookeeper/quota", CONFIG];
+
+/// What is before the last slash; the root is its own parent. Does not ask whether the path is valid.
+fn parent_of(path: &str) -> &str {
+    match path.rfind('/') {
+        None | Some(0) => "/",
+        Some(slash) => &path[..slash],
+    }
+}
+
+/// What is behind the last slash.
+fn name_of(path: &str) -> &str {
+    &path[path.rfind('/').map_or(0, |slash| slash + 1)..]
+}
 
 fn kind_of(mode: CreateMode, author: SessionId) -> Result<(Kind, bool), Refusal> {
     Ok(match mode {

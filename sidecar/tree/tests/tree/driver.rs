@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use quorate_tree::{
     Acl, Applied, Author, Change, Check, Command, Create, CreateMode, Delete, Identity, Lane, Limits, MemberId,
-    MultiOp, Op, Outcome, Refusal, Reply, SessionId, SetAcl, SetData, Stat, Tree, WriteNumber, Zxid,
+    MultiOp, Op, Outcome, Refusal, Reply, SessionId, SetData, Stat, Tree, WriteNumber, Zxid,
 };
 
 pub(crate) const PASSWORD: Bytes = Bytes::from_static(b"0123456789abcdef");
@@ -93,10 +93,6 @@ pub(crate) fn create(path: &str, mode: CreateMode) -> Create {
 
 pub(crate) fn set(path: &str, data: &'static str, version: i32) -> SetData {
     SetData { path: path.into(), data: Bytes::from_static(data.as_bytes()), version }
-}
-
-pub(crate) fn set_acl(path: &str, acl: Vec<Acl>, version: i32) -> SetAcl {
-    SetAcl { path: path.into(), acl, version }
 }
 
 pub(crate) fn delete(path: &str, version: i32) -> Delete {

@@ -1,0 +1,314 @@
+//! From parts to a tree. Parts come from a disk or from another member, and are believed nothing: whatever is in
+//! them, the result is a tree that holds its own rules and has the digest that was written, or an error.
+
+use std::ops::ControlFlow;
+
+use prost::Message;
+
+use super::format::{FORMAT, Head, Item, Kind, NodeItem, OutcomeItem, SessionItem, Tail};
+use crate::acl_lists::AclId;
+use crate::members::LaneState;
+use crate::node::{Data, Kind as NodeKind, Life, Name, Node, NodeId, TTL_MS_MAX};
+use crate::sessions::{SessionRecord, Settled};
+use crate::writes::RESERVED;
+use crate::{Acl, Limits, MemberId, SessionId, Tree, Zxid};
+
+/// Builds a tree from the parts of a snapshot.
+#[derive(Debug)]
+pub struct TreeLoader {
+    tree: Tree,
+    parts: u64,
+    has_head: bool,
+    tail: Option<Tail>,
+    /// The ids that the nodes had in the snapshot, ascending; the index is the id they have here. Until the end, the
+    /// parents of nodes are ids of the snapshot.
+    ids: Vec<u32>,
+}
+
+/// Why parts do not make a tree.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LoadError {
+    /// A part does not decode.
+    #[error("snapshot part {part} does not decode: {detail}")]
+    Malformed {
+        /// Counted from 0.
+        part: u64,
+        /// What is wrong.
+        detail: String,
+    },
+    /// The parts decode, but do not fit together.
+    #[error("the snapshot contradicts itself: {detail}")]
+    Contradiction {
+        /// What is wrong.
+        detail: String,
+    },
+    /// Written by a later version.
+    #[error("snapshot format {found} is not known here (this version reads up to {known})")]
+    Format {
+        /// What the snapshot says.
+        found: u32,
+        /// The newest known.
+        known: u32,
+    },
+    /// Parts are missing.
+    #[error("the snapshot ends before its last part")]
+    Incomplete,
+    /// The content is not what was written.
+    #[error("the snapshot's digest is {expected:016x}, its content has {found:016x}")]
+    Digest {
+        /// What the snapshot says.
+        expected: u64,
+        /// What was computed.
+        found: u64,
+    },
+}
+
+/// What is wrong with an item.
+enum Bad {
+    Detail(String),
+    Format(u32),
+}
+
+impl From<&str> for Bad {
+    fn from(detail: &str) -> Self {
+        Self::Detail(detail.into())
+    }
+}
+
+impl From<String> for Bad {
+    fn from(detail: String) -> Self {
+        Self::Detail(detail)
+    }
+}
+
+/// No counter of a true snapshot comes near this, and from here on none can overflow.
+const COUNTER_MAX: u64 = 1 << 62;
+
+impl TreeLoader {
+    /// Starts with nothing.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self { tree: Tree::without_nodes(limits), parts: 0, has_head: false, tail: None, ids: Vec::new() }
+    }
+
+    /// Adds the next part.
+    ///
+    /// # Errors
+    /// The part does not decode, or its format is not known. The loader is of no use any more.
+    pub fn add(&mut self, part: &[u8]) -> Result<(), LoadError> {
+        self.add_items(part).map_err(|bad| match bad {
+            Bad::Detail(detail) => LoadError::Malformed { part: self.parts, detail },
+            Bad::Format(found) => LoadError::Format { found, known: FORMAT },
+        })?;
+        self.parts += 1;
+        Ok(())
+    }
+
+    fn add_items(&mut self, mut part: &[u8]) -> Result<(), Bad> {
+        let mut lists: Vec<Vec<Acl>> = Vec::new();
+        while !part.is_empty() {
+            let item = Item::decode_length_delimited(&mut part).map_err(|error| error.to_string())?;
+            let kind = item.kind.ok_or("an item of an unknown kind")?;
+            if self.tail.is_some() {
+                return Err("an item after the last one".into());
+            }
+            if self.has_head == matches!(kind, Kind::Head(_)) {
+                return Err("the first item, and no other, must be the head".into());
+            }
+            match kind {
+                Kind::Head(head) => self.add_head(head)?,
+                Kind::Session(session) => self.add_session(session)?,
+                Kind::AclList(list) => lists.push(list.into()),
+                Kind::Node(node) => {
+                    let list = lists.get(node.acl as usize).ok_or("a node without a list of permissions")?;
+                    let acl = self.tree.nodes.acls.acquire(list);
+                    self.add_node(node, acl)?;
+                }
+                Kind::Tail(tail) => self.tail = Some(tail),
+            }
+        }
+        Ok(())
+    }
+
+    fn add_head(&mut self, head: Head) -> Result<(), Bad> {
+        if head.format != FORMAT {
+            return Err(Bad::Format(head.format));
+        }
+        self.has_head = true;
+        let tree = &mut self.tree;
+        tree.zxid = Zxid(counter(head.zxid)?);
+        for lane in head.lanes {
+            let state = LaneState { incarnation: lane.incarnation, next_seq: counter(lane.next_seq)? };
+            tree.members.set_lane(member(lane.member)?, state, &mut tree.digest);
+        }
+        for disk in head.disks {
+            tree.members.register(member(disk.member)?, disk.disk_id, &mut tree.digest);
+        }
+        if let Some(ensemble_id) = head.ensemble_id {
+            tree.members.name_ensemble(ensemble_id, &mut tree.digest);
+        }
+        Ok(())
+    }
+
+    fn add_session(&mut self, item: SessionItem) -> Result<(), Bad> {
+        let id = SessionId(item.id);
+        let is_possible = matches!(Life::new(NodeKind::Ephemeral(id)).kind(), NodeKind::Ephemeral(_));
+        if !is_possible || self.tree.sessions.get(id).is_some() {
+            return Err(format!("session {id} cannot be, or is there twice").into());
+        }
+        let kept = item.outcomes.len() as u64;
+        let next_write = counter(item.next_write)?;
+        let record = SessionRecord {
+            timeout_ms: item.timeout_ms,
+            password: item.password.try_into().map_err(|_| "a password that has not 16 bytes")?,
+            client_name: item.client_name.into(),
+            member: member(item.member)?,
+            attachment: counter(item.attachment)?,
+            // Counts up again with the outcomes.
+            next_write: next_write.checked_sub(kept).filter(|first| *first > 0).ok_or("more outcomes than writes")?,
+        };
+        let tree = &mut self.tree;
+        tree.sessions.open(id, record, &mut tree.digest);
+        for outcome in item.outcomes {
+            let settled: Option<Settled> = OutcomeItem::settled(outcome);
+            tree.sessions.settle(id, settled.ok_or("an outcome that cannot be")?, &mut tree.digest);
+        }
+        Ok(())
+    }
+
+    fn add_node(&mut self, item: NodeItem, acl: AclId) -> Result<(), Bad> {
+        match self.ids.last() {
+            None if item.id != 0 || item.parent != 0 || !item.name.is_empty() => {
+                return Err("the first node must be the root".into());
+            }
+            Some(last) if item.id <= *last => return Err("nodes out of order".into()),
+            Some(_) if matches!(item.name.as_str(), "" | "." | "..") || item.name.contains('/') => {
+                return Err(format!("no node can have the name {:?}", item.name).into());
+            }
+            None | Some(_) => {}
+        }
+        let life = Life::from_packed(item.life);
+        if let NodeKind::Ttl { ttl_ms } = life.kind()
+            && !(1..=TTL_MS_MAX).contains(&ttl_ms)
+        {
+            return Err("a ttl that cannot be".into());
+        }
+        let mut node = Node {
+            parent: NodeId(item.parent),
+            name: Name::new(&item.name),
+            data: Data::copy_of(&item.data),
+            acl,
+            life,
+            czxid: Zxid(item.czxid),
+            mzxid: Zxid(item.mzxid),
+            ctime_ms: item.ctime_ms,
+            mtime_ms: item.mtime_ms,
+            version: item.version,
+            aversion: item.aversion,
+            directory: None,
+        };
+        if item.created > 0 || item.pzxid != item.czxid {
+            let directory = node.directory_mut();
+            directory.created = counter(item.created)?;
+            directory.pzxid = Zxid(item.pzxid);
+        }
+        self.tree.nodes.insert(node);
+        self.ids.push(item.id);
+        Ok(())
+    }
+
+    /// The tree, if all parts were there and the digest is right.
+    ///
+    /// # Errors
+    /// Parts are missing, or the content is not what was written.
+    pub fn finish(mut self) -> Result<Tree, LoadError> {
+        let tail = self.tail.take().ok_or(LoadError::Incomplete)?;
+        let found = (self.tree.nodes.count() as u64, self.tree.sessions.count() as u64);
+        if found != (tail.nodes, tail.sessions) {
+            return Err(contradiction(format!(
+                "it has {} nodes and {} sessions where {} and {} were written",
+                found.0, found.1, tail.nodes, tail.sessions
+            )));
+        }
+        self.link()?;
+        self.settle_nodes()?;
+        let found = self.tree.digest();
+        if found != tail.digest {
+            return Err(LoadError::Digest { expected: tail.digest, found });
+        }
+        Ok(self.tree)
+    }
+
+    /// Turns the parents' ids into those of this tree, and fills the tables of children.
+    fn link(&mut self) -> Result<(), LoadError> {
+        for index in 1..self.ids.len() {
+            let id = NodeId(index as u32);
+            let nodes = &mut self.tree.nodes;
+            let parent_then = nodes.get(id).parent.0;
+            // Most snapshots have no holes.
+            let parent = if self.ids.get(parent_then as usize) == Some(&parent_then) {
+                parent_then as usize
+            } else {
+                self.ids.binary_search(&parent_then).map_err(|_| contradiction("a node has no parent".into()))?
+            };
+            let parent = NodeId(parent as u32);
+            let node = nodes.get_mut(id);
+            node.parent = parent;
+            let name = node.name.clone();
+            if nodes.child(parent, name.as_str()).is_some() {
+                return Err(contradiction(format!("a node has two children {:?}", name.as_str())));
+            }
+            nodes.link(id);
+        }
+        Ok(())
+    }
+
+    /// Builds what follows from the nodes, and finds those that are in no path because they are each other's parents.
+    fn settle_nodes(&mut self) -> Result<(), LoadError> {
+        let Tree { nodes, sessions, reaping, digest, limits, .. } = &mut self.tree;
+        if nodes.count() == 0 {
+            return Err(contradiction("it has no root".into()));
+        }
+        if let Some(path) = RESERVED.iter().find(|path| nodes.find(path).is_none()) {
+            return Err(contradiction(format!("{path} is missing")));
+        }
+        let mut reached = 0;
+        let mut wrong = None;
+        nodes.walk(|id, path| {
+            let node = nodes.get(id);
+            reached += 1;
+            // Also bounds the time this takes: a path costs as much as it is long.
+            if path.len() > limits.path_bytes_max {
+                wrong = Some("a path is longer than any may be".into());
+                return ControlFlow::Break(());
+            }
+            reaping.update(id, None, node.due_from_ms());
+            digest.add(nodes.item(id, path));
+            if let NodeKind::Ephemeral(owner) = node.life.kind() {
+                if node.child_count() > 0 || sessions.get(owner).is_none() {
+                    wrong = Some(format!("ephemeral {path} has children, or an owner that is not there"));
+                    return ControlFlow::Break(());
+                }
+                sessions.own(owner, id);
+            }
+            ControlFlow::Continue(())
+        });
+        match wrong {
+            Some(detail) => Err(contradiction(detail)),
+            None if reached < nodes.count() => Err(contradiction(format!("{reached} nodes hang together, not all"))),
+            None => Ok(()),
+        }
+    }
+}
+
+fn contradiction(detail: String) -> LoadError {
+    LoadError::Contradiction { detail }
+}
+
+fn counter(value: u64) -> Result<u64, Bad> {
+    if value < COUNTER_MAX { Ok(value) } else { Err("a counter beyond anything that can be counted".into()) }
+}
+
+fn member(id: u32) -> Result<MemberId, Bad> {
+    Ok(MemberId(u8::try_from(id).map_err(|_| format!("no member has the id {id}"))?))
+}
