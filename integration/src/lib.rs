@@ -1,1 +1,12 @@
-//! Tests over several members, in process and as real processes.
+//! Tests over several members: what is promised about an ensemble, shown on ensembles that are killed, cut and wiped.
+//!
+//! The parts, each a file:
+//!
+//! - `history` records what clients asked and were told; `model` says what one copy that nobody shares would have
+//!   answered; `linearizable` decides whether such a copy explains a history;
+//! - `eventually` waits for a condition with a deadline, and says what it waited for.
+
+pub mod eventually;
+pub mod history;
+pub mod linearizable;
+pub mod model;
