@@ -100,10 +100,13 @@ impl<R> Outcome<R> {
     }
 }
 
+/// Operations in the order in which they were taken down; one that never happened leaves its place empty.
+type Slots<C, R> = Vec<Option<Operation<C, R>>>;
+
 /// Takes down what concurrent clients ask and are told. Clones write into the same history.
 #[derive(Debug)]
 pub struct Recorder<C, R> {
-    operations: Arc<Mutex<Vec<Option<Operation<C, R>>>>>,
+    operations: Arc<Mutex<Slots<C, R>>>,
 }
 
 /// An operation that has been asked and not answered yet. Dropped, for instance with its task, it stays unknown.
@@ -135,7 +138,7 @@ impl<C: Clone, R: Clone> Recorder<C, R> {
 }
 
 impl<C, R> Recorder<C, R> {
-    fn lock(&self) -> MutexGuard<'_, Vec<Option<Operation<C, R>>>> {
+    fn lock(&self) -> MutexGuard<'_, Slots<C, R>> {
         self.operations.lock().expect("nothing panics while it holds the history")
     }
 }
