@@ -15,6 +15,7 @@ mod sidecar;
 mod storage;
 #[allow(dead_code, reason = "the parts record into it as they land")]
 mod telemetry;
+pub mod testing;
 
 pub use config::{Address, CheckError, CheckWarning, Config, NotAnAddress, NotVoters, Voters};
 pub use net::BindError;

@@ -24,11 +24,11 @@ impl Member {
         Self { id, ensemble, replica }
     }
 
-    pub(super) fn ensemble(&self) -> &Ensemble {
+    pub(crate) fn ensemble(&self) -> &Ensemble {
         &self.ensemble
     }
 
-    pub(super) fn replica(&self) -> &Replica {
+    pub(crate) fn replica(&self) -> &Replica {
         &self.replica
     }
 
