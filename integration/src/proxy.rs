@@ -246,8 +246,11 @@ mod tests {
     async fn connected(proxies: &mut Proxies) -> (TcpStream, TcpStream) {
         let (door, behind) = (free_address(), TcpListener::bind(free_address()).await.unwrap());
         proxies.open(door, 1, behind.local_addr().unwrap(), true).await.unwrap();
-        let near = TcpStream::connect(door).await.unwrap();
-        let (far, _) = timeout(SOON, behind.accept()).await.unwrap().unwrap();
+        let mut near = TcpStream::connect(door).await.unwrap();
+        let (mut far, _) = timeout(SOON, behind.accept()).await.unwrap().unwrap();
+        // The far end is accepted before the proxy knows that it is connected.
+        near.write_all(b"hello").await.unwrap();
+        receive(&mut far, "hello").await;
         (near, far)
     }
 
