@@ -10,7 +10,9 @@
 use std::{collections::HashMap, sync::Arc};
 
 use parking_lot::{Mutex, RwLock};
-use quorate_tree::{Applied, Change, Command, Lane, MemberId, Outcome, SessionId, Tree, Zxid};
+use quorate_tree::{
+    Acl, Applied, Change, Command, Identity, Lane, MemberId, Outcome, Refusal, Refused, SessionId, Tree, Zxid,
+};
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
 mod queue;
@@ -280,8 +282,10 @@ impl Attached {
     fn fire(&mut self, changes: &[Change], tree: &Tree, to_wake: &mut Vec<Arc<SessionQueue>>) {
         for change in changes {
             for firing in self.watches.fire(change, tree.zxid()) {
+                let sight = Sight::of(&firing.event, change, tree);
                 for conn in &firing.to {
                     if let Some(queue) = self.by_conn.get(conn)
+                        && (matches!(sight, Sight::Everybody) || sight.includes(&queue.identities()))
                         && queue.push_event(firing.event.clone())
                     {
                         to_wake.push(queue.clone());
@@ -324,6 +328,37 @@ impl Attached {
                 && queue.close(end)
             {
                 to_wake.push(queue.clone());
+            }
+        }
+    }
+}
+
+/// Who may hear of an event: those who may read the node it tells of. A watch that fires for somebody who may not is
+/// spent without a word.
+enum Sight<'a> {
+    Everybody,
+    /// Those to whom this list gives READ.
+    Acl(&'a [Acl]),
+    /// Those to whom the node of this path gives READ.
+    Node(&'a Tree, &'a str),
+}
+
+impl<'a> Sight<'a> {
+    fn of(event: &'a Event, change: &'a Change, tree: &'a Tree) -> Self {
+        let sight = match change {
+            Change::Deleted { path, acl } if **path == *event.path => Self::Acl(acl),
+            _ => Self::Node(tree, &event.path),
+        };
+        if sight.includes(&[]) { Self::Everybody } else { sight }
+    }
+
+    fn includes(&self, identities: &[Identity]) -> bool {
+        match self {
+            Self::Everybody => true,
+            Self::Acl(acl) => watches::may_read(acl, identities),
+            // A node that is gone again by the end of the same command tells nothing that its deletion does not.
+            Self::Node(tree, path) => {
+                !matches!(tree.stat(path, identities), Err(Refused { reason: Refusal::NoAuth, .. }))
             }
         }
     }

@@ -30,6 +30,8 @@ pub(crate) struct SessionQueue {
     pub(crate) attachment: u64,
     pub(crate) conn: ConnId,
     limits: QueueLimits,
+    /// What the connection has authenticated as, for events.
+    identities: Mutex<Arc<[Identity]>>,
     state: Mutex<State>,
     wake: Notify,
 }
@@ -126,7 +128,18 @@ impl SessionQueue {
             end: None,
             woken: false,
         };
-        Self { session, attachment, conn, limits, state: Mutex::new(state), wake: Notify::new() }
+        let identities = Mutex::new(Arc::from([]));
+        Self { session, attachment, conn, limits, identities, state: Mutex::new(state), wake: Notify::new() }
+    }
+
+    /// What the connection has authenticated as.
+    pub(super) fn identities(&self) -> Arc<[Identity]> {
+        self.identities.lock().clone()
+    }
+
+    /// From now on, events are told to these.
+    pub(crate) fn set_identities(&self, identities: Arc<[Identity]>) {
+        *self.identities.lock() = identities;
     }
 
     /// Takes everything that is ready.

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use quorate_tree::{
-    Acl, Author, Command, Create, CreateMode, Delete, Lane, Limits, MemberId, Op, Reply, SessionEnd, SessionId,
-    SetData, Tree, Zxid,
+    Acl, Author, Command, Create, CreateMode, Delete, Identity, Lane, Limits, MemberId, Op, Permissions, Reply,
+    SessionEnd, SessionId, SetData, Tree, Zxid,
 };
 use tokio::sync::Semaphore;
 
@@ -450,4 +450,29 @@ fn permits_come_back_when_the_write_is_applied() {
     member.apply(write, done);
 
     assert_eq!(member.permits.available_permits(), before);
+}
+
+#[test]
+fn events_of_unreadable_nodes_are_not_told() {
+    let mut member = Member::new();
+    let queue = member.open();
+    let owner = Identity { scheme: "digest".into(), id: "u:Jq7wMyA/w2Vd5WIDAKdu4OIIFEQ=".into() };
+    let secret = Create {
+        path: "/secret".into(),
+        data: Bytes::new(),
+        mode: CreateMode::Persistent,
+        acl: vec![Acl { permissions: Permissions::ALL, identity: owner.clone() }],
+    };
+    member.other.identities = vec![owner.clone()];
+    member.read(&queue, 1, Read::Watch { path: "/".into(), recursive: true }, false);
+
+    member.by_other(Op::Create(secret.clone()));
+    member.by_other(set("/secret", "x"));
+    member.by_other(create("/open"));
+    queue.set_identities(Arc::from([owner]));
+    member.by_other(set("/secret", "y"));
+    queue.set_identities(Arc::from([]));
+    member.by_other(Op::Delete(Delete { path: "/secret".into(), version: -1 }));
+
+    assert_eq!(said(&queue), ["1=ok", "Created /open", "DataChanged /secret"]);
 }

@@ -226,6 +226,7 @@ impl Attachment {
             }
         }
         self.identities = identities.into();
+        self.queue.set_identities(self.identities.clone());
         Answer::Done
     }
 
