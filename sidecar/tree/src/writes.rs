@@ -404,3 +404,80 @@ fn ttl(ttl_ms: u64) -> Result<Kind, Refusal> {
 fn check_version(wanted: i32, found: i32) -> Result<(), Refusal> {
     if wanted == -1 || wanted == found { Ok(()) } else { Err(Refusal::BadVersion) }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::{Applied, Command, Lane, Limits, MemberId};
+
+    #[test]
+    fn sequence_numbers_go_on_beyond_what_zookeeper_can_count() {
+        let mut tree = Tree::new(Limits::DEFAULT);
+        let mut seq = 0;
+        let mut apply = |tree: &mut Tree, author: &Author, op| {
+            seq += 1;
+            let lane = Lane { member: MemberId(1), incarnation: 1, seq };
+            match tree.apply(&Command { lane, stamp_ms: 0, author: author.clone(), op }) {
+                Applied::Fresh { outcome: Ok(reply), .. } => reply,
+                other => panic!("{other:?}"),
+            }
+        };
+        let password = Bytes::from_static(&[0; 16]);
+        let open = Op::OpenSession { timeout_ms: 1, password, client_name: String::new() };
+        let Reply::Opened { session, attachment, .. } = apply(&mut tree, &Author::default(), open) else {
+            panic!("opened")
+        };
+        let author = Author { session, attachment, ..Author::default() };
+        tree.change_node(Nodes::ROOT, "/", |root| root.directory_mut().created = i32::MAX as u64);
+        let create = Op::Create(Create {
+            path: "/n-".into(),
+            data: Bytes::new(),
+            mode: CreateMode::PersistentSequential,
+            acl: vec![Acl::open()],
+        });
+
+        for (name, cversion) in [("/n-2147483647", -2), ("/n-2147483648", -1), ("/n-2147483649", 0)] {
+            let Reply::Created { path, stat } = apply(&mut tree, &author, create.clone()) else { panic!("created") };
+            let root = tree.stat("/", &[]).unwrap();
+            assert_eq!((path.as_str(), root.cversion, root.pzxid), (name, cversion, stat.czxid));
+        }
+        assert_eq!(tree.digest(), tree.digest_recomputed());
+    }
+
+    #[test]
+    fn lists_that_nobody_uses_any_more_are_forgotten() {
+        let mut tree = Tree::new(Limits::DEFAULT);
+        let author = Author { identities: vec![crate::Identity::superuser()], ..Author::default() };
+        let list = |id: &str| {
+            vec![Acl {
+                permissions: Permissions::ALL,
+                identity: crate::Identity { scheme: "digest".into(), id: format!("{id}:x") },
+            }]
+        };
+        let before = tree.nodes.acls.len();
+        let create = |path: &str, acl| {
+            MultiOp::Create(Create { path: path.into(), data: Bytes::new(), mode: CreateMode::Persistent, acl })
+        };
+        let mut work = Work::new(Zxid(1), 0, &author);
+
+        let fails = vec![
+            create("/a", list("a")),
+            MultiOp::Delete(Delete { path: "/a".into(), version: -1 }),
+            create("/", list("b")),
+        ];
+        tree.perform(&Op::Multi(fails), &mut work).unwrap_err();
+        assert_eq!(tree.nodes.acls.len(), before);
+
+        tree.perform(&Op::Multi(vec![create("/a", list("a")), create("/b", list("a"))]), &mut work).unwrap();
+        assert_eq!(tree.nodes.acls.len(), before + 1);
+        let set = SetAcl { path: "/a".into(), acl: list("c"), version: -1 };
+        tree.perform(&Op::SetAcl(set), &mut work).unwrap();
+        assert_eq!(tree.nodes.acls.len(), before + 2);
+        for path in ["/a", "/b"] {
+            tree.perform(&Op::Delete(Delete { path: path.into(), version: -1 }), &mut work).unwrap();
+        }
+        assert_eq!(tree.nodes.acls.len(), before);
+    }
+}

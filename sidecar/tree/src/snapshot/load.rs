@@ -312,3 +312,151 @@ fn counter(value: u64) -> Result<u64, Bad> {
 fn member(id: u32) -> Result<MemberId, Bad> {
     Ok(MemberId(u8::try_from(id).map_err(|_| format!("no member has the id {id}"))?))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::format::{AclListItem, LaneItem, ReplyItem};
+
+    /// The items of a new tree with one session, and an ephemeral node of it at [`EPHEMERAL`].
+    fn items() -> Vec<Item> {
+        let node = |id, parent, name: &str| {
+            Kind::Node(NodeItem { id, parent, name: name.into(), life: 0, ..NodeItem::default() })
+        };
+        let session = SessionItem {
+            id: 9,
+            password: vec![0; 16],
+            attachment: 1,
+            next_write: 2,
+            outcomes: vec![OutcomeItem { zxid: 1, replies: vec![ReplyItem::default()], ..OutcomeItem::default() }],
+            ..SessionItem::default()
+        };
+        let mut ephemeral = node(7, 0, "e");
+        if let Kind::Node(node) = &mut ephemeral {
+            node.life = 9;
+        }
+        let kinds = vec![
+            Kind::Head(Head { format: FORMAT, zxid: 5, ..Head::default() }),
+            Kind::Session(session),
+            Kind::AclList(AclListItem::from(&[Acl::open()][..])),
+            node(0, 0, ""),
+            node(1, 0, "zookeeper"),
+            node(2, 1, "quota"),
+            node(3, 1, "config"),
+            ephemeral,
+            Kind::Tail(Tail { nodes: 5, sessions: 1, digest: 0 }),
+        ];
+        kinds.into_iter().map(|kind| Item { kind: Some(kind) }).collect()
+    }
+
+    const EPHEMERAL: usize = 7;
+    const TAIL: usize = 8;
+
+    fn load(items: &[Item]) -> Result<Tree, LoadError> {
+        let mut loader = TreeLoader::new(Limits::DEFAULT);
+        let part: Vec<u8> = items.iter().flat_map(Message::encode_length_delimited_to_vec).collect();
+        loader.add(&part)?;
+        loader.finish()
+    }
+
+    /// What is said about the items after a change that leaves them decodable.
+    fn said(change: impl FnOnce(&mut Vec<Item>)) -> String {
+        let mut items = items();
+        change(&mut items);
+        load(&items).expect_err("nothing here has the right digest").to_string()
+    }
+
+    fn head(items: &mut [Item]) -> &mut Head {
+        match &mut items[0].kind {
+            Some(Kind::Head(head)) => head,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn session(items: &mut [Item]) -> &mut SessionItem {
+        match &mut items[1].kind {
+            Some(Kind::Session(session)) => session,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn node(items: &mut [Item], index: usize) -> &mut NodeItem {
+        match &mut items[index].kind {
+            Some(Kind::Node(node)) => node,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_was_not_changed_lacks_nothing_but_the_digest() {
+        let mut items = items();
+        let Err(LoadError::Digest { expected: 0, found }) = load(&items) else { panic!("the digest is wrong") };
+
+        items[TAIL].kind = Some(Kind::Tail(Tail { nodes: 5, sessions: 1, digest: found }));
+
+        let tree = load(&items).expect("now it is right");
+        assert_eq!(tree.ephemerals(SessionId(9)), ["/e"]);
+        assert_eq!(tree.digest_recomputed(), found);
+    }
+
+    #[test]
+    fn a_later_format_is_named_in_the_error() {
+        let mut items = items();
+        head(&mut items).format = FORMAT + 1;
+
+        assert_eq!(load(&items).unwrap_err(), LoadError::Format { found: FORMAT + 1, known: FORMAT });
+    }
+
+    #[test]
+    fn every_contradiction_is_found() {
+        #[track_caller]
+        fn check(sentence: &str, change: impl FnOnce(&mut Vec<Item>)) {
+            let said = said(change);
+            assert!(said.contains(sentence), "{said}");
+        }
+
+        check("must be the head", |items| drop(items.remove(0)));
+        check("must be the head", |items| items.insert(1, items[0].clone()));
+        check("beyond anything", |items| head(items).zxid = u64::MAX);
+        check("no member has the id 256", |items| {
+            head(items).lanes.push(LaneItem { member: 256, ..LaneItem::default() });
+        });
+        check("session 0x0 cannot be", |items| session(items).id = 0);
+        check("cannot be", |items| session(items).id = 0xff << 56 | 1);
+        check("twice", |items| items.insert(1, items[1].clone()));
+        check("16 bytes", |items| session(items).password.push(0));
+        check("more outcomes than writes", |items| session(items).next_write = 1);
+        check("beyond anything", |items| session(items).attachment = u64::MAX);
+        check("an outcome that cannot be", |items| session(items).outcomes[0].refusal = 99);
+        check("an outcome that cannot be", |items| session(items).outcomes[0].replies.clear());
+        check("without a list", |items| drop(items.remove(2)));
+        check("must be the root", |items| drop(items.remove(3)));
+        check("must be the root", |items| node(items, 3).name = "x".into());
+        check("out of order", |items| node(items, EPHEMERAL).id = 3);
+        check("the name \"a/b\"", |items| node(items, EPHEMERAL).name = "a/b".into());
+        check("the name \"\"", |items| node(items, EPHEMERAL).name.clear());
+        check("the name \"..\"", |items| node(items, EPHEMERAL).name = "..".into());
+        check("a ttl that cannot be", |items| node(items, EPHEMERAL).life = 0xff << 56);
+        check("beyond anything", |items| node(items, EPHEMERAL).created = u64::MAX);
+        check("unknown kind", |items| items.push(Item { kind: None }));
+        check("after the last one", |items| items.push(items[1].clone()));
+        check("ends before its last part", |items| drop(items.pop()));
+        check("4 nodes and 1 sessions where 5 and 1", |items| drop(items.remove(EPHEMERAL)));
+        check("has no parent", |items| node(items, EPHEMERAL).parent = 6);
+        check("two children \"zookeeper\"", |items| node(items, EPHEMERAL).name = "zookeeper".into());
+        check("/zookeeper/quota is missing", |items| node(items, 5).name = "quotas".into());
+        check("/zookeeper is missing", |items| node(items, 4).parent = 1);
+        check("4 nodes hang together", |items| node(items, EPHEMERAL).parent = 7);
+        check("an owner that is not there", |items| node(items, EPHEMERAL).life = 8);
+        check("has children", |items| node(items, 4).life = 9);
+        check("a path is longer", |items| node(items, EPHEMERAL).name = "x".repeat(Limits::DEFAULT.path_bytes_max));
+    }
+
+    #[test]
+    fn nothing_is_no_snapshot() {
+        assert_eq!(TreeLoader::new(Limits::DEFAULT).finish().unwrap_err(), LoadError::Incomplete);
+        let tail = Item { kind: Some(Kind::Tail(Tail::default())) };
+        let head = Item { kind: Some(Kind::Head(Head { format: FORMAT, ..Head::default() })) };
+        assert!(load(&[head, tail]).unwrap_err().to_string().contains("no root"));
+    }
+}

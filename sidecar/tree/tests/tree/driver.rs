@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use quorate_tree::{
     Acl, Applied, Author, Change, Check, Command, Create, CreateMode, Delete, Identity, Lane, Limits, MemberId,
-    MultiOp, Op, Outcome, Refusal, Reply, SessionId, SetData, Stat, Tree, WriteNumber, Zxid,
+    MultiOp, Op, Outcome, Permissions, Refusal, Reply, SessionId, SetAcl, SetData, Stat, Tree, WriteNumber, Zxid,
 };
 
 pub(crate) const PASSWORD: Bytes = Bytes::from_static(b"0123456789abcdef");
@@ -63,6 +63,13 @@ impl Driver {
         }
     }
 
+    /// Does what must not be refused.
+    #[track_caller]
+    pub(crate) fn accepted(&mut self, author: &Author, op: Op) -> Reply {
+        let done = self.apply(author, op.clone());
+        done.outcome.unwrap_or_else(|refused| panic!("{op:?}: {refused:?}"))
+    }
+
     #[track_caller]
     pub(crate) fn refused(&mut self, author: &Author, op: Op, reason: Refusal) {
         let done = self.apply(author, op.clone());
@@ -74,6 +81,10 @@ impl Driver {
         self.tree.stat(path, &[Identity::superuser()]).unwrap_or_else(|refused| panic!("{path}: {refused:?}"))
     }
 
+    pub(crate) fn children(&self, path: &str) -> Vec<String> {
+        self.tree.children(path, &[Identity::superuser()]).unwrap().0
+    }
+
     pub(crate) fn exists(&self, path: &str) -> bool {
         self.tree.stat(path, &[Identity::superuser()]).is_ok()
     }
@@ -81,6 +92,10 @@ impl Driver {
 
 pub(crate) fn author(session: SessionId, attachment: u64) -> Author {
     Author { session, attachment, write: None, identities: Vec::new() }
+}
+
+pub(crate) fn named(author: &Author, identities: &[Identity]) -> Author {
+    Author { identities: identities.to_vec(), ..author.clone() }
 }
 
 pub(crate) fn numbered(author: &Author, number: u64, answered: u64) -> Author {
@@ -93,6 +108,18 @@ pub(crate) fn create(path: &str, mode: CreateMode) -> Create {
 
 pub(crate) fn set(path: &str, data: &'static str, version: i32) -> SetData {
     SetData { path: path.into(), data: Bytes::from_static(data.as_bytes()), version }
+}
+
+pub(crate) fn set_acl(path: &str, acl: Vec<Acl>, version: i32) -> SetAcl {
+    SetAcl { path: path.into(), acl, version }
+}
+
+pub(crate) fn identity(scheme: &str, id: &str) -> Identity {
+    Identity { scheme: scheme.into(), id: id.into() }
+}
+
+pub(crate) fn entry(permissions: Permissions, scheme: &str, id: &str) -> Acl {
+    Acl { permissions, identity: identity(scheme, id) }
 }
 
 pub(crate) fn delete(path: &str, version: i32) -> Delete {

@@ -1,7 +1,11 @@
 //! What the tree promises, through its public API alone.
 
+mod access;
 mod driver;
+mod lifecycle;
 mod model;
+mod multis;
 mod properties;
 mod sessions;
+mod snapshots;
 mod writes;

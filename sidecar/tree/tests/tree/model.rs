@@ -53,7 +53,7 @@ pub(crate) struct Dump {
     due: Vec<(i64, Vec<(String, Zxid)>)>,
     disks: Vec<(MemberId, u64)>,
     ensemble_id: Option<u64>,
-    lanes: Vec<(MemberId, Option<u64>, Option<u64>, Option<u64>)>,
+    lanes: Vec<(MemberId, [Option<u64>; 3])>,
 }
 
 const INSTANTS_MS: [i64; 6] = [i64::MIN, 0, 1_000, 1_050, 1_200, i64::MAX];
@@ -457,7 +457,7 @@ impl Model {
                 Some((known, next)) if incarnation == known => Some(next),
                 _ => Some(1),
             };
-            (MemberId(number), next(1), next(2), next(3))
+            (MemberId(number), [1, 2, 3].map(next))
         };
         Dump {
             zxid: Zxid(self.zxid),
@@ -495,7 +495,7 @@ pub(crate) fn dump(tree: &Tree) -> Dump {
     };
     let lane = |number: u8| {
         let next = |incarnation| tree.next_in_lane(MemberId(number), incarnation);
-        (MemberId(number), next(1), next(2), next(3))
+        (MemberId(number), [1, 2, 3].map(next))
     };
     Dump {
         zxid: tree.zxid(),
