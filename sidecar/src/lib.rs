@@ -3,6 +3,8 @@
 //! Layers, top to bottom: the composition root, `front`, `session`, `ensemble`, `replica` and
 //! `storage`. Each imports only downwards. ARCHITECTURE.md is the map.
 
+#[doc(hidden)]
+pub mod cli;
 mod clock;
 mod config;
 mod ensemble;
@@ -17,6 +19,6 @@ mod storage;
 mod telemetry;
 pub mod testing;
 
-pub use config::{Address, CheckError, CheckWarning, Config, NotAnAddress, NotVoters, Voters};
+pub use config::{Address, CheckError, CheckWarning, Config, NotADigest, NotAnAddress, NotVoters, SuperDigest, Voters};
 pub use net::BindError;
 pub use sidecar::{Addresses, Running, Sidecar, SidecarError};

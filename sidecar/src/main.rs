@@ -1,3 +1,7 @@
 //! The `quorate` binary.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    quorate_sidecar::cli::main()
+}

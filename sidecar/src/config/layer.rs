@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, builder::BoolishValueParser, value_parser};
 use serde::Deserialize;
 
-use super::{address::Address, voters::Voters};
+use super::{address::Address, super_digest::SuperDigest, voters::Voters};
 use crate::telemetry::LogFormat;
 
 /// The fields are the flags and, with `_` for `-`, the keys of the file: there is no second list of either.
@@ -54,6 +54,10 @@ pub(crate) struct Layer {
     #[arg(long, env = "QUORATE_CONNECTIONS_PER_ADDRESS", value_name = "N", help_heading = "Doors")]
     pub(crate) connections_per_address: Option<usize>,
 
+    /// Digest identity that passes every ACL: USER and the base64 of sha1(USER:PASSWORD)
+    #[arg(long, env = "QUORATE_SUPER_DIGEST", value_name = "USER:BASE64", hide_env_values = true)]
+    pub(crate) super_digest: Option<SuperDigest>,
+
     /// Session clock; timeouts are clamped to 2 to 20 ticks [default: 2000]
     #[arg(long, env = "QUORATE_TICK_MS", value_name = "N", help_heading = "Timing")]
     pub(crate) tick_ms: Option<u64>,
@@ -80,8 +84,6 @@ pub(crate) struct Layer {
     pub(crate) zookeeper_addr: Option<Address>,
     #[arg(long, env = "QUORATE_FOUR_LETTER_WORDS", value_name = "LIST", hide = true)]
     pub(crate) four_letter_words: Option<String>,
-    #[arg(long, env = "QUORATE_SUPER_DIGEST", value_name = "USER:BASE64", hide = true, hide_env_values = true)]
-    pub(crate) super_digest: Option<String>,
 }
 
 impl Layer {

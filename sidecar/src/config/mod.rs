@@ -17,12 +17,14 @@ mod check;
 mod file;
 mod layer;
 pub(crate) mod limits;
+mod super_digest;
 mod voters;
 
 pub use address::{Address, NotAnAddress};
 pub use check::{CheckError, CheckWarning};
 pub(crate) use file::FileError;
 pub(crate) use layer::Layer;
+pub use super_digest::{NotADigest, SuperDigest};
 pub use voters::{NotVoters, Voters};
 
 /// All settings of one member.
@@ -44,6 +46,8 @@ pub struct Config {
     pub insecure: bool,
     /// Open client connections from one address; 0 is unlimited.
     pub connections_per_address: usize,
+    /// The identity that passes every ACL.
+    pub super_digest: Option<SuperDigest>,
     /// The session clock.
     pub tick: Duration,
     /// A silent leader is replaced within this time.
@@ -100,6 +104,7 @@ impl Config {
             admin_addr: Address::loopback(7301),
             insecure: false,
             connections_per_address: 0,
+            super_digest: None,
             tick: Duration::from_millis(limits::TICK_MS),
             election_timeout: Duration::from_millis(limits::ELECTION_TIMEOUT_MS),
         }
@@ -141,11 +146,7 @@ fn settle(layer: Layer) -> Result<(Config, telemetry::Options), ConfigError> {
         super_digest,
     } = layer;
 
-    let unbuilt = [
-        ("zookeeper-addr", zookeeper_addr.is_some()),
-        ("four-letter-words", four_letter_words.is_some()),
-        ("super-digest", super_digest.is_some()),
-    ];
+    let unbuilt = [("zookeeper-addr", zookeeper_addr.is_some()), ("four-letter-words", four_letter_words.is_some())];
     if let Some((flag, _)) = unbuilt.into_iter().find(|(_, given)| *given) {
         return Err(ConfigError::NoZookeeperDoor { flag });
     }
@@ -163,6 +164,7 @@ fn settle(layer: Layer) -> Result<(Config, telemetry::Options), ConfigError> {
         admin_addr: admin_addr.unwrap_or(default.admin_addr),
         insecure: insecure.unwrap_or(default.insecure),
         connections_per_address: connections_per_address.unwrap_or(default.connections_per_address),
+        super_digest,
         tick: tick_ms.map_or(default.tick, Duration::from_millis),
         election_timeout: election_timeout_ms.map_or(default.election_timeout, Duration::from_millis),
         ..default

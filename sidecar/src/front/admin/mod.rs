@@ -24,8 +24,9 @@ use crate::{
 
 mod routes;
 mod status;
+mod wire;
 
-pub(crate) use status::{Check, MemberStatus, Role, SessionStatus, Status, StatusSource};
+pub(crate) use status::{Check, MemberStatus, Role, SessionStatus, Status, StatusReport, StatusSource};
 
 /// Serves the door until `stop`, then ends its connections and returns when the last one has gone.
 pub(crate) async fn serve(mut door: Door, source: Arc<dyn StatusSource>, metrics: Metrics, stop: CancellationToken) {

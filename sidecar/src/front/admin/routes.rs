@@ -12,7 +12,7 @@ use axum::{
 use quorate_tree::SessionId;
 use serde::{Deserialize, Serialize};
 
-use super::status::{Check, SessionStatus, Status, StatusSource};
+use super::status::{Check, SessionStatus, StatusSource};
 use crate::{
     config::limits,
     telemetry::{self, metrics::Metrics},
@@ -74,20 +74,8 @@ async fn serve_metrics(State(door): State<Door>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, Metrics::CONTENT_TYPE)], door.metrics.render(&door.source.levels()))
 }
 
-#[derive(Serialize)]
-struct StatusAnswer {
-    #[serde(flatten)]
-    status: Status,
-    version: &'static str,
-    ready: bool,
-    not_ready: Vec<String>,
-}
-
 async fn status(State(door): State<Door>) -> impl IntoResponse {
-    let failed = door.source.readiness().into_iter().filter(|check| !check.ok);
-    let not_ready: Vec<_> = failed.map(|check| check.detail).collect();
-    let ready = not_ready.is_empty();
-    Json(StatusAnswer { status: door.source.status(), version: telemetry::VERSION, ready, not_ready })
+    Json(door.source.report())
 }
 
 #[derive(Deserialize)]

@@ -1,9 +1,11 @@
 //! What the operators' door asks of the member behind it, in its own words.
 
+use std::fmt;
+
 use quorate_tree::{MemberId, SessionId, Zxid};
 use serde::{Serialize, Serializer};
 
-use crate::telemetry::metrics::Levels;
+use crate::telemetry::{self, metrics::Levels};
 
 /// The member behind the door. Each answer is taken at once and waits for nobody: not for a quorum, not for a disk.
 pub(crate) trait StatusSource: Send + Sync + 'static {
@@ -46,9 +48,19 @@ pub(crate) struct Status {
     pub(crate) connections: u64,
 }
 
+/// Where a member stands, whether it serves clients, and which build it is: what `/api/v1/status` answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct StatusReport {
+    #[serde(flatten)]
+    pub(crate) status: Status,
+    pub(crate) version: String,
+    pub(crate) ready: bool,
+    /// One clause a failed check.
+    pub(crate) not_ready: Vec<String>,
+}
+
 /// What a member is to the others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     Leader,
     Follower,
@@ -89,6 +101,33 @@ pub(crate) struct SessionStatus {
     pub(crate) ephemerals: u64,
     pub(crate) client_name: String,
     pub(crate) connected_here: bool,
+}
+
+impl dyn StatusSource {
+    /// Everything there is to say of the member now.
+    pub(crate) fn report(&self) -> StatusReport {
+        let failed = self.readiness().into_iter().filter(|check| !check.ok);
+        let not_ready: Vec<_> = failed.map(|check| check.detail).collect();
+        let ready = not_ready.is_empty();
+        StatusReport { status: self.status(), version: telemetry::VERSION.into(), ready, not_ready }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Leader => "leader",
+            Self::Follower => "follower",
+            Self::Observer => "observer",
+            Self::Candidate => "candidate",
+        })
+    }
+}
+
+impl Serialize for Role {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
 }
 
 fn member<S: Serializer>(id: &MemberId, serializer: S) -> Result<S::Ok, S::Error> {

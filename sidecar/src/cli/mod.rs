@@ -1,0 +1,119 @@
+//! The `quorate` command: one file a subcommand.
+//!
+//! Data goes to standard output, everything else to standard error. A command that cannot do what it was asked to
+//! says why, what to do next, and ends with the code that [`exit`] lists.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tokio::runtime;
+
+mod completions;
+mod ensemble;
+mod exit;
+mod output;
+mod serve;
+mod session;
+mod status;
+
+use exit::{Exit, Failure};
+use output::Format;
+
+/// Registration, locks, leadership and live configuration for services
+#[derive(Debug, Parser)]
+#[command(name = "quorate", version, after_help = exit::HELP, max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Serve(Box<serve::Serve>),
+    Status(status::Status),
+    #[command(subcommand)]
+    Session(session::Session),
+    Completions(completions::Completions),
+}
+
+/// What stands there when `quorate` is called with nothing.
+const FIRST_STEPS: &str = "\
+quorate: registration, locks, leadership and live configuration for services
+
+  quorate dev                      start three members on this machine, data goes away
+  quorate status                   how the members are
+  quorate tree /                   what is stored
+  quorate create /a hello          store something; get, set and rm do the rest
+  quorate lock build -- make       run a command that nobody else runs at the same time
+  quorate serve --help             run a member
+
+`quorate --help` shows everything.";
+
+/// Runs the command of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    match Cli::parse().command {
+        Some(command) => command.run(),
+        None => {
+            eprintln!("{FIRST_STEPS}");
+            ExitCode::from(Exit::Usage.code())
+        }
+    }
+}
+
+impl Command {
+    fn run(self) -> ExitCode {
+        match self {
+            Self::Serve(serve) => on(&mut runtime::Builder::new_multi_thread(), Format::Table, serve.run()),
+            Self::Status(status) => on_this_thread(status.format(), status.run()),
+            Self::Session(session) => on_this_thread(session.format(), session.run()),
+            Self::Completions(completions) => ended(Format::Table, completions.run()),
+        }
+    }
+}
+
+/// Commands that talk to a member need no more than one thread.
+fn on_this_thread(format: Format, command: impl Future<Output = Result<ExitCode, Failure>>) -> ExitCode {
+    on(&mut runtime::Builder::new_current_thread(), format, command)
+}
+
+fn on(
+    runtime: &mut runtime::Builder,
+    format: Format,
+    command: impl Future<Output = Result<ExitCode, Failure>>,
+) -> ExitCode {
+    match runtime.enable_all().build() {
+        Ok(runtime) => ended(format, runtime.block_on(command)),
+        Err(error) => Failure::new(Exit::Refused, format_args!("the runtime cannot start: {error}")).report(format),
+    }
+}
+
+fn ended(format: Format, outcome: Result<ExitCode, Failure>) -> ExitCode {
+    outcome.unwrap_or_else(|failure| failure.report(format))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_contradicts_itself_nowhere() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_is_not_built_is_not_offered() {
+        let mut serve = Cli::command().find_subcommand("serve").unwrap().clone();
+
+        let help = serve.render_long_help().to_string();
+
+        for flag in ["--zoo-cfg", "--zookeeper-addr", "--four-letter-words"] {
+            assert!(!help.contains(flag), "{help}");
+        }
+        for flag in ["--id", "--data-dir", "--ensemble", "--client-addr", "--insecure", "--tick-ms", "--config"] {
+            assert!(help.contains(flag), "{help}");
+        }
+    }
+}
