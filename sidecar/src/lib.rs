@@ -9,7 +9,6 @@ mod clock;
 mod config;
 mod ensemble;
 mod front;
-#[allow(dead_code, reason = "the composition root opens the doors")]
 mod net;
 mod replica;
 mod session;

@@ -17,9 +17,9 @@ use crate::{
         admin::{self, StatusSource},
         grpc::{AdminService, SessionService},
     },
-    net::{BindError, Bounds, Door},
+    net::{self, BindError, Bounds, Door},
     replica::{QueueLimits, Replica, WatchLimits},
-    session::{SessionLimits, Sessions},
+    session::{SessionLimits, Sessions, SuperDigest},
     telemetry::metrics::Metrics,
 };
 
@@ -110,8 +110,9 @@ impl Doors {
             async move { Door::bind(name, address, Bounds { connections_max, connections_per_address_max }, metrics).await }
         };
         let per_address = config.connections_per_address;
+        let clients_max = net::affordable_connections(limits::CLIENT_CONNECTIONS_MAX, net::open_files_max());
         Ok(Self {
-            client: door("client", &config.client_addr, limits::CLIENT_CONNECTIONS_MAX, per_address).await?,
+            client: door("client", &config.client_addr, clients_max, per_address).await?,
             peer: door("peer", &config.peer_addr, limits::PEER_CONNECTIONS_MAX, 0).await?,
             admin: door(
                 "admin",
@@ -145,7 +146,8 @@ impl Doors {
             session_inflight_max: limits::SESSION_INFLIGHT_MAX,
             member_inflight_max: limits::MEMBER_INFLIGHT_MAX,
         };
-        let sessions = Sessions::new(ensemble.clone(), replica.clone(), session_limits, None);
+        let superuser = config.super_digest.as_ref().map(|digest| SuperDigest(digest.as_str().into()));
+        let sessions = Sessions::new(ensemble.clone(), replica.clone(), session_limits, superuser);
         let member = Arc::new(Member::new(config.id, ensemble.clone(), replica));
 
         let tracker = TaskTracker::new();

@@ -9,11 +9,13 @@ use clap::{Parser, Subcommand};
 use tokio::runtime;
 
 mod completions;
+mod dev;
 mod ensemble;
 mod exit;
 mod output;
 mod serve;
 mod session;
+mod signals;
 mod status;
 
 use exit::{Exit, Failure};
@@ -30,6 +32,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(Box<serve::Serve>),
+    Dev(dev::Dev),
     Status(status::Status),
     #[command(subcommand)]
     Session(session::Session),
@@ -65,6 +68,7 @@ impl Command {
     fn run(self) -> ExitCode {
         match self {
             Self::Serve(serve) => on(&mut runtime::Builder::new_multi_thread(), Format::Table, serve.run()),
+            Self::Dev(dev) => on(&mut runtime::Builder::new_multi_thread(), Format::Table, dev.run()),
             Self::Status(status) => on_this_thread(status.format(), status.run()),
             Self::Session(session) => on_this_thread(session.format(), session.run()),
             Self::Completions(completions) => ended(Format::Table, completions.run()),

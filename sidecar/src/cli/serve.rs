@@ -3,10 +3,15 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::Args;
+use tokio::select;
 
-use super::exit::{Exit, Failure};
+use super::{
+    exit::{Exit, Failure},
+    signals::Stop,
+};
 use crate::{
-    config::{self, Layer},
+    Addresses, BindError, Running, Sidecar, SidecarError,
+    config::{self, Config, Layer},
     net, telemetry,
 };
 
@@ -34,7 +39,58 @@ impl Serve {
             tracing::warn!("{warning}");
         }
         net::raise_open_files();
+        let outcome = serve(resolved.member).await;
         telemetry.shutdown().await;
-        Err(Failure::new(Exit::Refused, "no part of a member is built yet"))
+        outcome
     }
+}
+
+async fn serve(config: Config) -> Result<ExitCode, Failure> {
+    let mut stop = Stop::listen()?;
+    let running = select! {
+        biased;
+        // What was begun ends with the process; nothing has been promised yet.
+        _ = stop.told() => return Ok(ExitCode::SUCCESS),
+        built = Sidecar::build(config) => built.map_err(|error| not_started(&error))?,
+    };
+    say_doors(running.addresses());
+    select! {
+        biased;
+        _ = stop.told() => {}
+        error = running.failed() => return Err(must_not_go_on(&error)),
+        () = say_when_ready(&running) => {}
+    }
+    stop.end(running.shutdown()).await;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One line a door, for people and for scripts that wait for them.
+fn say_doors(Addresses { client, peer, admin }: Addresses) {
+    eprintln!("client door: {client} (gRPC, no TLS)");
+    eprintln!("peer door: {peer} (no TLS)");
+    eprintln!("admin door: http://{admin}");
+}
+
+async fn say_when_ready(running: &Running) {
+    running.ready().await;
+    eprintln!("ready");
+    std::future::pending().await
+}
+
+/// Why a member did not start, and what to do.
+pub(super) fn not_started(error: &SidecarError) -> Failure {
+    let failure = Failure::new(Exit::Refused, error);
+    match error {
+        SidecarError::Bind(BindError::InUse { door, address }) => failure.next(format!(
+            "`ss -ltnp sport = :{}` tells which process listens there; --{door}-addr chooses another address",
+            address.port()
+        )),
+        _ => failure,
+    }
+}
+
+/// Why a member ends although nobody told it to. It ends as it stands: what it could still say may be wrong.
+pub(super) fn must_not_go_on(error: &SidecarError) -> Failure {
+    tracing::error!(%error, "this member must not go on");
+    Failure::new(Exit::Refused, format_args!("this member must not go on: {error}"))
 }

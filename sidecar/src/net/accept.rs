@@ -72,11 +72,7 @@ pub enum BindError {
         source: io::Error,
     },
     /// Another process listens there.
-    #[error(
-        "the {door} door cannot listen on {address}: the address is already in use (find out by whom with `ss -ltnp \
-         sport = :{}`, or choose another with --{door}-addr)",
-        address.port()
-    )]
+    #[error("the {door} door cannot listen on {address}: the address is already in use")]
     InUse {
         /// Which door.
         door: &'static str,
@@ -353,9 +349,8 @@ mod tests {
 
         let again = Door::bind("client", &address, bounds(1, 0), metrics.doors.of("client")).await;
 
-        let told = again.unwrap_err().to_string();
-        let expected = format!("the client door cannot listen on {address}: the address is already in use (");
-        assert!(told.starts_with(&expected) && told.ends_with("or choose another with --client-addr)"), "{told}");
+        let told = format!("the client door cannot listen on {address}: the address is already in use");
+        assert_eq!(again.unwrap_err().to_string(), told);
     }
 
     #[tokio::test]

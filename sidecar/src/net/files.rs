@@ -8,17 +8,17 @@ const FILES_RESERVED: u64 = 1024;
 /// Where so few files are allowed that the reserve would take them all, clients get this share of them.
 const CLIENT_SHARE: u64 = 4;
 
-/// Raises the limit as far as the system lets us: the soft one is historical and low. Answers what it is now.
-pub(crate) fn raise_open_files() -> Option<u64> {
+/// Raises the limit as far as the system lets us: the soft one is historical and low.
+pub(crate) fn raise_open_files() {
     let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, ..limit };
-    match setrlimit(Resource::Nofile, raised) {
-        Ok(()) => limit.maximum,
-        Err(error) => {
-            tracing::warn!(%error, "the limit of open files could not be raised");
-            limit.current
-        }
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::warn!(%error, "the limit of open files could not be raised");
     }
+}
+
+/// How many files may be open; `None` is without limit.
+pub(crate) fn open_files_max() -> Option<u64> {
+    getrlimit(Resource::Nofile).current
 }
 
 /// How many of `wanted` connections can be had with `files` open files; `None` is without limit.

@@ -5,4 +5,4 @@ mod files;
 
 pub use accept::BindError;
 pub(crate) use accept::{Bounds, Connection, Door};
-pub(crate) use files::{affordable_connections, raise_open_files};
+pub(crate) use files::{affordable_connections, open_files_max, raise_open_files};

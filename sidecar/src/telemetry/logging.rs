@@ -30,9 +30,14 @@ pub(crate) fn log_level_of_env() -> Option<String> {
     env::var(EnvFilter::DEFAULT_ENV).ok().filter(|filter| !filter.is_empty())
 }
 
+/// What the telemetry crates say of themselves matters only when it is bad. A filter that names them wins.
+const QUIET: &str = "opentelemetry=warn,opentelemetry_sdk=warn,opentelemetry-otlp=warn";
+
 /// Reads a level or a list of filters; a bad one is refused whole.
 pub(super) fn filter(text: &str) -> Result<EnvFilter, TelemetryError> {
-    EnvFilter::builder().parse(text).map_err(|source| TelemetryError::Filter { filter: text.into(), source })
+    EnvFilter::builder()
+        .parse(format!("{QUIET},{text}"))
+        .map_err(|source| TelemetryError::Filter { filter: text.into(), source })
 }
 
 /// The layer that writes.
@@ -61,6 +66,9 @@ mod tests {
         for text in ["info", "warn,quorate_sidecar=debug", "quorate_sidecar::ensemble=trace"] {
             assert!(filter(text).is_ok(), "{text}");
         }
+
+        let named = filter("opentelemetry_sdk=debug").unwrap().to_string();
+        assert!(named.contains("opentelemetry_sdk=debug") && !named.contains("opentelemetry_sdk=warn"), "{named}");
 
         let error = filter("info,quorate_sidecar=loud").unwrap_err().to_string();
         assert!(error.starts_with("--log-level `info,quorate_sidecar=loud`: "), "{error}");

@@ -4,8 +4,14 @@
 
 use std::{
     ffi::OsStr,
-    process::{Command, Output, Stdio},
+    io::{BufRead, BufReader, Read, Write},
+    net::TcpStream,
+    process::{Child, Command, Output, Stdio},
+    sync::mpsc,
+    time::{Duration, Instant},
 };
+
+use rustix::process::{Pid, Signal, kill_process};
 
 /// The binary, with no setting of this process leaking into it.
 pub(crate) fn quorate<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
@@ -46,4 +52,128 @@ impl Said {
         assert_eq!(self.out, "", "{self:?}");
         assert!(self.err.contains(told), "{self:?}");
     }
+}
+
+/// How long a condition may take to come true before a test gives up.
+pub(crate) const WITHIN: Duration = Duration::from_secs(60);
+
+/// A command that runs, and what it says line by line. Killed when dropped.
+#[derive(Debug)]
+pub(crate) struct Running {
+    child: Child,
+    out: Lines,
+    err: Lines,
+}
+
+/// The lines of one of its outputs, as they come.
+#[derive(Debug)]
+struct Lines {
+    coming: mpsc::Receiver<String>,
+    seen: Vec<String>,
+}
+
+/// Starts it.
+pub(crate) fn start(command: &mut Command) -> Running {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts");
+    let out = Lines::of(child.stdout.take().expect("it is piped"));
+    let err = Lines::of(child.stderr.take().expect("it is piped"));
+    Running { child, out, err }
+}
+
+impl Lines {
+    fn of(output: impl Read + Send + 'static) -> Self {
+        // Unbounded: a test reads what a child says in a minute.
+        let (said, coming) = mpsc::channel();
+        std::thread::spawn(move || {
+            let lines = BufReader::new(output).lines();
+            lines.map_while(Result::ok).take_while(|line| said.send(line.clone()).is_ok()).for_each(drop);
+        });
+        Self { coming, seen: Vec::new() }
+    }
+
+    /// The first line from here on that begins with `beginning`, without it.
+    fn until(&mut self, beginning: &str) -> String {
+        let deadline = Instant::now() + WITHIN;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let Ok(line) = self.coming.recv_timeout(left) else {
+                panic!("it never said `{beginning}`, but\n{}", self.seen.join("\n"));
+            };
+            self.seen.push(line.clone());
+            if let Some(rest) = line.strip_prefix(beginning) {
+                return rest.to_owned();
+            }
+        }
+    }
+
+    /// Everything, once the command has ended.
+    fn all(&mut self) -> String {
+        self.seen.extend(self.coming.iter());
+        self.seen.iter().map(|line| format!("{line}\n")).collect()
+    }
+}
+
+impl Running {
+    /// Waits for a line on standard output.
+    pub(crate) fn out(&mut self, beginning: &str) -> String {
+        self.out.until(beginning)
+    }
+
+    /// Waits for a line on standard error.
+    pub(crate) fn err(&mut self, beginning: &str) -> String {
+        self.err.until(beginning)
+    }
+
+    pub(crate) fn id(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(self.id(), signal).expect("it runs");
+    }
+
+    /// Whether it has ended by now.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("it is our child").is_some()
+    }
+
+    /// Waits for its end.
+    pub(crate) fn end(mut self) -> Said {
+        eventually("the command ends", || self.has_ended().then_some(()));
+        let status = self.child.wait().expect("it is our child");
+        Said { code: status.code(), out: self.out.all(), err: self.err.all() }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Both fail only if it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Waits until `check` finds something.
+#[track_caller]
+pub(crate) fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + WITHIN;
+    loop {
+        if let Some(found) = check() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "it did not come to pass: {what}");
+        std::thread::park_timeout(Duration::from_millis(2));
+    }
+}
+
+/// The answer to a GET over plain HTTP: its status and body.
+pub(crate) fn http_get(address: &str, path: &str) -> std::io::Result<(u16, String)> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(WITHIN))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or(std::io::ErrorKind::UnexpectedEof)?;
+    let status = head.get(9..12).and_then(|status| status.parse().ok()).ok_or(std::io::ErrorKind::InvalidData)?;
+    Ok((status, body.to_owned()))
 }

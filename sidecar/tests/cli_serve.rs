@@ -1,0 +1,182 @@
+//! `quorate serve` and `quorate dev` as processes: what they print, how they end.
+
+mod cli;
+
+use std::{
+    net::TcpListener,
+    path::Path,
+    process::Command,
+    sync::{
+        LazyLock,
+        atomic::{AtomicU16, Ordering},
+    },
+};
+
+use cli::{Running, eventually, http_get, quorate, run, start};
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+/// A member that is an ensemble of its own, on free ports.
+fn serve_alone(data_dir: &Path) -> Command {
+    let peer = format!("127.0.0.1:{}", free_port());
+    serve(data_dir, &format!("1={peer}"), &peer)
+}
+
+/// Member 1 of `ensemble`. The rest is told through the environment, where flags of a test win over it.
+fn serve(data_dir: &Path, ensemble: &str, peer: &str) -> Command {
+    let mut command = quorate(["serve", "--id", "1", "--ensemble", ensemble, "--data-dir"]);
+    command.arg(data_dir).env("QUORATE_PEER_ADDR", peer);
+    command.env("QUORATE_CLIENT_ADDR", "127.0.0.1:0").env("QUORATE_ADMIN_ADDR", "127.0.0.1:0");
+    command
+}
+
+/// A port that is free now, given to no other test of this process, and not one that outgoing connections get.
+fn free_port() -> u16 {
+    const FIRST: u16 = 10_240;
+    const COUNT: u16 = 20_000;
+    static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| AtomicU16::new((std::process::id() % u32::from(COUNT)) as u16));
+    loop {
+        let port = FIRST + NEXT.fetch_add(1, Ordering::Relaxed) % COUNT;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+fn started(data_dir: &TempDir) -> Running {
+    start(&mut serve_alone(data_dir.path()))
+}
+
+#[test]
+fn a_member_says_its_doors_then_that_it_is_ready_and_nothing_as_data() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut member = started(&dir);
+
+    let client = member.err("client door: ");
+    let peer = member.err("peer door: ");
+    let admin = member.err("admin door: http://");
+    assert!(client.starts_with("127.0.0.1:") && client.ends_with(" (gRPC, no TLS)"), "{client}");
+    assert!(peer.ends_with(" (no TLS)"), "{peer}");
+    member.err("ready");
+
+    assert_eq!(http_get(&admin, "/livez").unwrap().0, 200);
+    assert_eq!(http_get(&admin, "/readyz").unwrap().0, 200);
+    member.signal(Signal::TERM);
+    let said = member.end();
+    assert_eq!((said.code, said.out.as_str()), (Some(0), ""), "{said:?}");
+}
+
+#[test]
+fn both_signals_end_a_member_in_order() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut member = started(&dir);
+        member.err("ready");
+
+        member.signal(signal);
+
+        let said = member.end();
+        assert_eq!(said.code, Some(0), "{said:?}");
+    }
+}
+
+#[test]
+fn a_member_that_waits_for_the_others_can_be_stopped() {
+    let dir = tempfile::tempdir().unwrap();
+    let peer = format!("127.0.0.1:{}", free_port());
+    let mut member = start(&mut serve(dir.path(), &format!("1={peer},2=127.0.0.1:1,3=127.0.0.1:2"), &peer));
+    let admin = member.err("admin door: http://");
+
+    assert_eq!(http_get(&admin, "/livez").unwrap().0, 200);
+    member.signal(Signal::TERM);
+
+    let said = member.end();
+    assert_eq!(said.code, Some(0), "{said:?}");
+}
+
+#[test]
+fn a_taken_port_ends_the_start_with_its_address_and_what_to_do() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    for door in ["client", "admin"] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut command = serve_alone(dir.path());
+
+        let said = run(command.arg(format!("--{door}-addr")).arg(address.to_string()));
+
+        said.refused(1, &format!("error: the {door} door cannot listen on {address}: the address is already in use\n"));
+        assert!(said.err.contains(&format!("--{door}-addr chooses another address")), "{}", said.err);
+    }
+}
+
+#[test]
+fn logs_are_json_where_no_terminal_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut member = started(&dir);
+    member.err("ready");
+    member.signal(Signal::TERM);
+
+    let said = member.end();
+
+    let logs: Vec<_> = said.err.lines().filter(|line| line.starts_with('{')).collect();
+    assert!(!logs.is_empty(), "{}", said.err);
+    for line in logs {
+        let event: serde_json::Value = serde_json::from_str(line).expect(line);
+        assert!(event["timestamp"].is_string() && event["level"].is_string(), "{line}");
+    }
+}
+
+#[test]
+fn dev_prints_its_table_then_that_it_is_ready_and_leaves_nothing_behind() {
+    let temporary = tempfile::tempdir().unwrap();
+    let mut dev = start(&mut dev(temporary.path(), free_block()));
+
+    let head = dev.out("MEMBER");
+    let ready = dev.out("ready in ");
+
+    assert_eq!(head.split_whitespace().collect::<Vec<_>>(), ["CLIENT", "(gRPC)", "PEER", "ADMIN", "(HTTP)"]);
+    assert!(ready.ends_with(" ms"), "{ready}");
+    let endpoints = dev.err("  export QUORATE_ENDPOINT=");
+    assert_eq!(endpoints.split(',').count(), 3);
+    let status = run(quorate(["status", "-o", "json"]).env("QUORATE_ENDPOINT", &endpoints));
+    let members: serde_json::Value = serde_json::from_str(&status.out).expect("status answers with JSON");
+    assert_eq!(status.code, Some(0), "{status:?}");
+    let ids: Vec<_> = members.as_array().unwrap().iter().map(|member| member["id"].as_u64().unwrap()).collect();
+    assert_eq!(ids, [1, 2, 3]);
+
+    dev.signal(Signal::INT);
+    let said = dev.end();
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert_eq!(std::fs::read_dir(temporary.path()).unwrap().count(), 0, "temporary data is gone");
+}
+
+#[test]
+fn a_second_dev_on_the_same_ports_says_how_to_choose_others() {
+    let temporary = tempfile::tempdir().unwrap();
+    let base = free_block();
+    let mut first = start(&mut dev(temporary.path(), base));
+    first.out("ready in ");
+
+    let said = run(&mut dev(temporary.path(), base));
+
+    said.refused(
+        1,
+        "the address is already in use\n  is another ensemble running here? --port-base chooses other ports",
+    );
+}
+
+fn dev(temporary: &Path, port_base: u16) -> Command {
+    let mut command = quorate(["dev", "--port-base", &port_base.to_string()]);
+    command.env("TMPDIR", temporary);
+    command
+}
+
+/// The base of a block of ports whose doors for three members are free.
+fn free_block() -> u16 {
+    let free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
+    eventually("a block of ports is free", || {
+        let base = free_port();
+        let offsets = [0, 100, 200].into_iter().flat_map(|door| (1..=3).map(move |member| door + member));
+        (base < 32_000 && offsets.clone().all(|offset| free(base + offset))).then_some(base)
+    })
+}
