@@ -68,7 +68,8 @@ pub enum Op {
     Delete(Delete),
     /// All or nothing, each seeing the effects of those before it, under one zxid.
     Multi(Vec<MultiOp>),
-    /// Begins a session, attached to the proposing member.
+    /// Begins a session, attached to the proposing member. Refused with `BadArguments` for a password that has not 16
+    /// bytes.
     OpenSession {
         /// Already clamped by the door.
         timeout_ms: u32,
@@ -77,7 +78,8 @@ pub enum Op {
         /// For people who look at the session list.
         client_name: String,
     },
-    /// Attaches a session to the proposing member and numbers the attachment.
+    /// Attaches a session to the proposing member and numbers the attachment. The password is checked before anything
+    /// else.
     AttachSession {
         /// The session to attach.
         session: SessionId,
@@ -88,14 +90,16 @@ pub enum Op {
     },
     /// Ends the author's session and deletes its ephemeral nodes.
     CloseSession,
-    /// Ends a session that was not heard from, unless it was attached again since `attachment`.
+    /// Ends a session that was not heard from, unless it was attached again since `attachment`. Never refused: if the
+    /// session has ended already, there is nothing to do.
     ExpireSession {
         /// The session to end.
         session: SessionId,
         /// The attachment the leader saw when it decided.
         attachment: u64,
     },
-    /// Deletes a container or ttl node, if it is still the same one and still due.
+    /// Deletes a container or ttl node, if it is still the same one and still due. Refused with `NoNode` if it is
+    /// another one, `NotEmpty` if it has got a child, and `BadVersion` if it was set since or is of another kind.
     Reap(Reap),
     /// Remembers the disk of a member, and names the ensemble if it has no name.
     RegisterMember {

@@ -96,7 +96,8 @@ pub enum Refusal {
     SessionMoved,
     /// The password is not the session's.
     WrongPassword,
-    /// A write number of the session is missing before this one.
+    /// A write number of the session is missing before this one; or it lies behind, and its author has said that
+    /// its outcome need not be kept. Nothing happened, and the number is not used up.
     Gap,
     /// A bound would be passed (see [`crate::Limits`]).
     LimitExceeded,

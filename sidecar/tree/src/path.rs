@@ -73,6 +73,10 @@ pub(crate) fn check(text: &str) -> Result<(), PathError> {
             _ => {}
         }
     }
+    // Nearly all paths are plain ASCII.
+    if rest.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        return Ok(());
+    }
     match rest.chars().find(|c| !is_allowed(*c)) {
         Some(c) => Err(PathError::Character(c.into())),
         None => Ok(()),
@@ -82,4 +86,38 @@ pub(crate) fn check(text: &str) -> Result<(), PathError> {
 fn is_allowed(c: char) -> bool {
     !matches!(c,
         '\u{0}'..='\u{1f}' | '\u{7f}'..='\u{9f}' | '\u{e000}'..='\u{f8ff}' | '\u{fff0}'..='\u{ffff}' | '\u{10000}'..)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_valid_by_zookeepers_rules() {
+        #[track_caller]
+        fn check(text: &str, expected: Result<(), PathError>) {
+            assert_eq!(Path::parse(text).map(|path| assert_eq!(path.as_str(), text)), expected, "{text:?}");
+        }
+
+        for text in
+            ["/", "/a", "/a/b", "/...", "/.a", "/a..b", "/a b:c=d", "/žluťoučký/kůň", "/\u{d7ff}\u{f900}\u{ffef}"]
+        {
+            check(text, Ok(()));
+        }
+        check("", Err(PathError::Empty));
+        check("a", Err(PathError::NotAbsolute));
+        check("a/b", Err(PathError::NotAbsolute));
+        check("/a/", Err(PathError::TrailingSlash));
+        check("//", Err(PathError::TrailingSlash));
+        check("//a", Err(PathError::EmptyComponent));
+        check("/a//b", Err(PathError::EmptyComponent));
+        check("/.", Err(PathError::RelativeComponent));
+        check("/a/./b", Err(PathError::RelativeComponent));
+        check("/a/..", Err(PathError::RelativeComponent));
+        for character in
+            ['\0', '\u{1}', '\u{1f}', '\u{7f}', '\u{9f}', '\u{e000}', '\u{f8ff}', '\u{fff0}', '\u{ffff}', '\u{1f600}']
+        {
+            check(&format!("/a{character}b"), Err(PathError::Character(character.into())));
+        }
+    }
 }

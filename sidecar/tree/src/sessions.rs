@@ -39,7 +39,7 @@ pub(crate) struct SessionRecord {
 }
 
 /// The outcomes of the last writes, up to the one before `next_write`.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 struct Outcomes {
     settled: VecDeque<Settled>,
     bytes: usize,
@@ -81,25 +81,29 @@ impl Session {
 
     /// The outcome of an earlier write, if it is still there.
     pub(crate) fn settled(&self, number: u64) -> Option<&Settled> {
-        let first = self.record.next_write - self.outcomes.settled.len() as u64;
-        let index = usize::try_from(number.checked_sub(first)?).ok()?;
+        let index = usize::try_from(number.checked_sub(self.first_kept())?).ok()?;
         self.outcomes.settled.get(index)
     }
 
-    /// Whether the outcome of one more write can be kept.
+    /// Whether the outcome of one more write can be kept at all.
     pub(crate) fn has_room(&self, limits: &Limits) -> bool {
         self.outcomes.settled.len() < limits.session_outcomes_max
-            && self.outcomes.bytes < limits.session_outcome_bytes_max
+    }
+
+    /// Whether it may be more than a refusal.
+    pub(crate) fn has_room_for_replies(&self, limits: &Limits) -> bool {
+        self.outcomes.bytes < limits.session_outcome_bytes_max
     }
 
     /// The outcomes that are kept, with their write numbers.
     pub(crate) fn outcomes(&self) -> impl Iterator<Item = (u64, &Settled)> {
-        numbered(&self.record, &self.outcomes)
+        (self.first_kept()..).zip(&self.outcomes.settled)
     }
-}
 
-fn numbered<'a>(record: &SessionRecord, outcomes: &'a Outcomes) -> impl Iterator<Item = (u64, &'a Settled)> {
-    (record.next_write - outcomes.settled.len() as u64..).zip(&outcomes.settled)
+    /// The number of the first outcome that is kept; if none is, of the write expected next.
+    fn first_kept(&self) -> u64 {
+        self.record.next_write - self.outcomes.settled.len() as u64
+    }
 }
 
 impl Sessions {
@@ -152,18 +156,16 @@ impl Sessions {
     /// Forgets the outcomes of the writes up to `answered`.
     pub(crate) fn forget_answered(&mut self, id: SessionId, answered: u64, digest: &mut Digest) {
         let session = self.live(id);
-        if session.outcomes().next().is_none_or(|(first, _)| first > answered) {
+        if session.outcomes.settled.is_empty() || session.first_kept() > answered {
             return;
         }
         self.keep_image(id);
         let session = self.live(id);
-        let mut first = session.record.next_write - session.outcomes.settled.len() as u64;
-        while first <= answered
-            && let Some(settled) = session.outcomes.settled.pop_front()
-        {
+        while session.first_kept() <= answered {
+            let number = session.first_kept();
+            let Some(settled) = session.outcomes.settled.pop_front() else { break };
             session.outcomes.bytes -= settled.bytes as usize;
-            digest.remove(outcome_item(id, first, settled.zxid, settled.hash));
-            first += 1;
+            digest.remove(outcome_item(id, number, settled.zxid, settled.hash));
         }
         if session.outcomes.settled.is_empty() {
             session.outcomes.settled = VecDeque::new();
@@ -220,22 +222,11 @@ struct SessionImages {
 }
 
 /// A session as it was.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct SessionImage {
     pub(crate) record: SessionRecord,
-    outcomes: Outcomes,
-}
-
-impl SessionImage {
-    /// The outcomes that were kept, with their write numbers.
-    pub(crate) fn outcomes(&self) -> impl Iterator<Item = (u64, &Settled)> {
-        numbered(&self.record, &self.outcomes)
-    }
-
-    /// How many they are.
-    pub(crate) fn outcome_count(&self) -> usize {
-        self.outcomes.settled.len()
-    }
+    /// Up to the one before `next_write`.
+    pub(crate) outcomes: VecDeque<Settled>,
 }
 
 impl Sessions {
@@ -277,6 +268,6 @@ impl Sessions {
 
 impl Session {
     fn image(&self) -> SessionImage {
-        SessionImage { record: self.record.clone(), outcomes: self.outcomes.clone() }
+        SessionImage { record: self.record.clone(), outcomes: self.outcomes.settled.clone() }
     }
 }

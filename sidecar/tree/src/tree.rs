@@ -68,7 +68,11 @@ impl Tree {
     ///
     /// The outcomes that the client has answered are forgotten first, also if the write is then refused. A number
     /// that lies behind gets the outcome it had; if that is forgotten, the client contradicts itself, and the refusal
-    /// is `Gap`. If too many outcomes are kept, the refusal is `LimitExceeded`, and the number is not used up.
+    /// is `Gap`.
+    ///
+    /// `LimitExceeded` is an outcome like any other if the replies that are kept take too many bytes. If the outcomes
+    /// are too many, it cannot be kept and does not use up the number; only a client that has far more writes in
+    /// flight than a member lets it have can get there.
     fn write(&mut self, op: &Op, work: &mut Work<'_>) -> (Zxid, Outcome) {
         let session = work.author.session;
         if let Err(refusal) = self.check_author(work.author) {
@@ -91,7 +95,11 @@ impl Tree {
         if !live.has_room(&self.limits) {
             return (self.zxid, Err(Refusal::LimitExceeded.into()));
         }
-        let outcome = self.perform(op, work);
+        let outcome = if live.has_room_for_replies(&self.limits) {
+            self.perform(op, work)
+        } else {
+            Err(Refusal::LimitExceeded.into())
+        };
         self.sessions.settle(session, Settled::new(self.zxid, outcome.clone()), &mut self.digest);
         (self.zxid, outcome)
     }

@@ -251,8 +251,7 @@ impl Tree {
         Ok(Reply::Done)
     }
 
-    /// Deletes a container or ttl node that the leader found due: `NoNode` if it is another node by now, `NotEmpty`
-    /// if it has got a child, `BadVersion` if it was set since or is of another kind.
+    /// Deletes a container or ttl node that the leader found due.
     pub(crate) fn reap(&mut self, reap: &Reap, work: &mut Work<'_>) -> Result<Reply, Refusal> {
         let id = self.nodes.find(&reap.path).ok_or(Refusal::NoNode)?;
         let node = self.nodes.get(id);

@@ -9,7 +9,7 @@ pub(crate) const FORMAT: u32 = 1;
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct Item {
-    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6")]
     pub(crate) kind: Option<Kind>,
 }
 
@@ -21,6 +21,9 @@ pub(crate) enum Kind {
     /// Sessions, in the order of their ids.
     #[prost(message, tag = "2")]
     Session(SessionItem),
+    /// The outcomes kept for the session before it, in the order of their numbers.
+    #[prost(message, tag = "6")]
+    Outcome(OutcomeItem),
     /// Lists of the nodes that follow in the same part, numbered from 0 in that part.
     #[prost(message, tag = "3")]
     AclList(AclListItem),
@@ -78,11 +81,9 @@ pub(crate) struct SessionItem {
     pub(crate) member: u32,
     #[prost(uint64, tag = "6")]
     pub(crate) attachment: u64,
+    /// The number of the first outcome that follows; if none does, the write expected next.
     #[prost(uint64, tag = "7")]
-    pub(crate) next_write: u64,
-    /// Of the writes up to the one before `next_write`.
-    #[prost(message, repeated, tag = "8")]
-    pub(crate) outcomes: Vec<OutcomeItem>,
+    pub(crate) first_write: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -9,7 +9,7 @@ use super::format::{FORMAT, Head, Item, Kind, NodeItem, OutcomeItem, SessionItem
 use crate::acl_lists::AclId;
 use crate::members::LaneState;
 use crate::node::{Data, Kind as NodeKind, Life, Name, Node, NodeId, TTL_MS_MAX};
-use crate::sessions::{SessionRecord, Settled};
+use crate::sessions::SessionRecord;
 use crate::writes::RESERVED;
 use crate::{Acl, Limits, MemberId, SessionId, Tree, Zxid};
 
@@ -19,6 +19,7 @@ pub struct TreeLoader {
     tree: Tree,
     parts: u64,
     has_head: bool,
+    last_session: Option<SessionId>,
     tail: Option<Tail>,
     /// The ids that the nodes had in the snapshot, ascending; the index is the id they have here. Until the end, the
     /// parents of nodes are ids of the snapshot.
@@ -88,7 +89,14 @@ impl TreeLoader {
     /// Starts with nothing.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        Self { tree: Tree::without_nodes(limits), parts: 0, has_head: false, tail: None, ids: Vec::new() }
+        Self {
+            tree: Tree::without_nodes(limits),
+            parts: 0,
+            has_head: false,
+            last_session: None,
+            tail: None,
+            ids: Vec::new(),
+        }
     }
 
     /// Adds the next part.
@@ -118,6 +126,7 @@ impl TreeLoader {
             match kind {
                 Kind::Head(head) => self.add_head(head)?,
                 Kind::Session(session) => self.add_session(session)?,
+                Kind::Outcome(outcome) => self.add_outcome(outcome)?,
                 Kind::AclList(list) => lists.push(list.into()),
                 Kind::Node(node) => {
                     let list = lists.get(node.acl as usize).ok_or("a node without a list of permissions")?;
@@ -156,23 +165,25 @@ impl TreeLoader {
         if !is_possible || self.tree.sessions.get(id).is_some() {
             return Err(format!("session {id} cannot be, or is there twice").into());
         }
-        let kept = item.outcomes.len() as u64;
-        let next_write = counter(item.next_write)?;
         let record = SessionRecord {
             timeout_ms: item.timeout_ms,
             password: item.password.try_into().map_err(|_| "a password that has not 16 bytes")?,
             client_name: item.client_name.into(),
             member: member(item.member)?,
             attachment: counter(item.attachment)?,
-            // Counts up again with the outcomes.
-            next_write: next_write.checked_sub(kept).filter(|first| *first > 0).ok_or("more outcomes than writes")?,
+            // The outcomes that follow count it up.
+            next_write: counter(item.first_write)?,
         };
         let tree = &mut self.tree;
         tree.sessions.open(id, record, &mut tree.digest);
-        for outcome in item.outcomes {
-            let settled: Option<Settled> = OutcomeItem::settled(outcome);
-            tree.sessions.settle(id, settled.ok_or("an outcome that cannot be")?, &mut tree.digest);
-        }
+        self.last_session = Some(id);
+        Ok(())
+    }
+
+    fn add_outcome(&mut self, item: OutcomeItem) -> Result<(), Bad> {
+        let session = self.last_session.ok_or("an outcome without a session")?;
+        let settled = item.settled().ok_or("an outcome that cannot be")?;
+        self.tree.sessions.settle(session, settled, &mut self.tree.digest);
         Ok(())
     }
 
@@ -323,14 +334,8 @@ mod tests {
         let node = |id, parent, name: &str| {
             Kind::Node(NodeItem { id, parent, name: name.into(), life: 0, ..NodeItem::default() })
         };
-        let session = SessionItem {
-            id: 9,
-            password: vec![0; 16],
-            attachment: 1,
-            next_write: 2,
-            outcomes: vec![OutcomeItem { zxid: 1, replies: vec![ReplyItem::default()], ..OutcomeItem::default() }],
-            ..SessionItem::default()
-        };
+        let session =
+            SessionItem { id: 9, password: vec![0; 16], attachment: 1, first_write: 1, ..SessionItem::default() };
         let mut ephemeral = node(7, 0, "e");
         if let Kind::Node(node) = &mut ephemeral {
             node.life = 9;
@@ -338,6 +343,7 @@ mod tests {
         let kinds = vec![
             Kind::Head(Head { format: FORMAT, zxid: 5, ..Head::default() }),
             Kind::Session(session),
+            Kind::Outcome(OutcomeItem { zxid: 1, replies: vec![ReplyItem::default()], ..OutcomeItem::default() }),
             Kind::AclList(AclListItem::from(&[Acl::open()][..])),
             node(0, 0, ""),
             node(1, 0, "zookeeper"),
@@ -349,8 +355,13 @@ mod tests {
         kinds.into_iter().map(|kind| Item { kind: Some(kind) }).collect()
     }
 
-    const EPHEMERAL: usize = 7;
-    const TAIL: usize = 8;
+    const OUTCOME: usize = 2;
+    const LIST: usize = 3;
+    const ROOT: usize = 4;
+    const ZOOKEEPER: usize = 5;
+    const QUOTA: usize = 6;
+    const EPHEMERAL: usize = 8;
+    const TAIL: usize = 9;
 
     fn load(items: &[Item]) -> Result<Tree, LoadError> {
         let mut loader = TreeLoader::new(Limits::DEFAULT);
@@ -376,6 +387,13 @@ mod tests {
     fn session(items: &mut [Item]) -> &mut SessionItem {
         match &mut items[1].kind {
             Some(Kind::Session(session)) => session,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn outcome(items: &mut [Item]) -> &mut OutcomeItem {
+        match &mut items[OUTCOME].kind {
+            Some(Kind::Outcome(outcome)) => outcome,
             other => panic!("{other:?}"),
         }
     }
@@ -425,13 +443,14 @@ mod tests {
         check("cannot be", |items| session(items).id = 0xff << 56 | 1);
         check("twice", |items| items.insert(1, items[1].clone()));
         check("16 bytes", |items| session(items).password.push(0));
-        check("more outcomes than writes", |items| session(items).next_write = 1);
+        check("an outcome without a session", |items| drop(items.remove(1)));
+        check("beyond anything", |items| session(items).first_write = u64::MAX);
         check("beyond anything", |items| session(items).attachment = u64::MAX);
-        check("an outcome that cannot be", |items| session(items).outcomes[0].refusal = 99);
-        check("an outcome that cannot be", |items| session(items).outcomes[0].replies.clear());
-        check("without a list", |items| drop(items.remove(2)));
-        check("must be the root", |items| drop(items.remove(3)));
-        check("must be the root", |items| node(items, 3).name = "x".into());
+        check("an outcome that cannot be", |items| outcome(items).refusal = 99);
+        check("an outcome that cannot be", |items| outcome(items).replies.clear());
+        check("without a list", |items| drop(items.remove(LIST)));
+        check("must be the root", |items| drop(items.remove(ROOT)));
+        check("must be the root", |items| node(items, ROOT).name = "x".into());
         check("out of order", |items| node(items, EPHEMERAL).id = 3);
         check("the name \"a/b\"", |items| node(items, EPHEMERAL).name = "a/b".into());
         check("the name \"\"", |items| node(items, EPHEMERAL).name.clear());
@@ -444,11 +463,11 @@ mod tests {
         check("4 nodes and 1 sessions where 5 and 1", |items| drop(items.remove(EPHEMERAL)));
         check("has no parent", |items| node(items, EPHEMERAL).parent = 6);
         check("two children \"zookeeper\"", |items| node(items, EPHEMERAL).name = "zookeeper".into());
-        check("/zookeeper/quota is missing", |items| node(items, 5).name = "quotas".into());
-        check("/zookeeper is missing", |items| node(items, 4).parent = 1);
+        check("/zookeeper/quota is missing", |items| node(items, QUOTA).name = "quotas".into());
+        check("/zookeeper is missing", |items| node(items, ZOOKEEPER).parent = 1);
         check("4 nodes hang together", |items| node(items, EPHEMERAL).parent = 7);
         check("an owner that is not there", |items| node(items, EPHEMERAL).life = 8);
-        check("has children", |items| node(items, 4).life = 9);
+        check("has children", |items| node(items, ZOOKEEPER).life = 9);
         check("a path is longer", |items| node(items, EPHEMERAL).name = "x".repeat(Limits::DEFAULT.path_bytes_max));
     }
 

@@ -1,6 +1,6 @@
 //! The walk over a frozen state, part by part, while commands are applied between the parts.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,11 +11,10 @@ use super::format::{
 };
 use crate::images::Image;
 use crate::node::NodeId;
-use crate::sessions::SessionImage;
+use crate::sessions::{SessionImage, Settled};
 use crate::{Acl, SessionId, Tree};
 
-/// A part ends when it is this long, even if more nodes might be visited. A single node or session may make it
-/// longer, by at most what limits allow it.
+/// A part ends when it is this long, even if more nodes might be visited.
 const PART_BYTES: usize = 256 * 1024;
 
 /// How far the walk is.
@@ -24,6 +23,8 @@ pub(crate) struct Walk {
     stage: Stage,
     head: Head,
     tail: Tail,
+    /// Those of the last session that have not been given out yet.
+    outcomes: VecDeque<Settled>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,15 +57,15 @@ impl Tree {
             Tail { nodes: self.nodes.count() as u64, sessions: self.sessions.count() as u64, digest: self.digest() };
         self.nodes.freeze();
         self.sessions.freeze();
-        self.walk = Some(Walk { stage: Stage::Head, head, tail });
+        self.walk = Some(Walk { stage: Stage::Head, head, tail, outcomes: VecDeque::new() });
     }
 
     /// The next part of the frozen state, visiting at most `nodes_max` nodes; `None` when all has been given out,
     /// which ends the freeze, and when nothing is frozen. Between calls, commands may be applied: the parts still
     /// show the frozen state.
     ///
-    /// A part is about 256 KiB at most, or one node or one session where that alone is larger. Sessions and the
-    /// outcomes kept for them count as nodes.
+    /// A part is at most 256 KiB and one node, or one outcome, more. Sessions and the outcomes kept for them count as
+    /// nodes.
     pub fn frozen_part(&mut self, nodes_max: usize) -> Option<Bytes> {
         let mut walk = self.walk.take()?;
         if walk.stage == Stage::Done {
@@ -79,13 +80,17 @@ impl Tree {
                     part.push(Kind::Head(std::mem::take(&mut walk.head)));
                     walk.stage = Stage::Sessions;
                 }
-                Stage::Sessions => match self.sessions.next_frozen() {
-                    Some((id, session)) => {
-                        visits = visits.saturating_sub(1 + session.outcome_count());
-                        part.push(Kind::Session(session_item(id, session)));
+                Stage::Sessions => {
+                    visits -= 1;
+                    if let Some(settled) = walk.outcomes.pop_front() {
+                        part.push(Kind::Outcome(OutcomeItem::from(&settled)));
+                    } else if let Some((id, session)) = self.sessions.next_frozen() {
+                        part.push(Kind::Session(session_item(id, &session)));
+                        walk.outcomes = session.outcomes;
+                    } else {
+                        walk.stage = Stage::Nodes;
                     }
-                    None => walk.stage = Stage::Nodes,
-                },
+                }
                 Stage::Nodes => match self.nodes.next_frozen() {
                     Some((id, image)) => {
                         visits -= 1;
@@ -163,17 +168,15 @@ impl Part {
     }
 }
 
-fn session_item(id: SessionId, session: SessionImage) -> SessionItem {
-    let outcomes = session.outcomes().map(|(_, settled)| OutcomeItem::from(settled)).collect();
-    let record = session.record;
+fn session_item(id: SessionId, session: &SessionImage) -> SessionItem {
+    let record = &session.record;
     SessionItem {
         id: id.0,
         timeout_ms: record.timeout_ms,
         password: record.password.to_vec(),
-        client_name: record.client_name.into(),
+        client_name: record.client_name.to_string(),
         member: record.member.0.into(),
         attachment: record.attachment,
-        next_write: record.next_write,
-        outcomes,
+        first_write: record.next_write - session.outcomes.len() as u64,
     }
 }

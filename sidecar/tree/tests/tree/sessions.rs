@@ -177,12 +177,17 @@ fn writes_whose_answers_pile_up_are_refused_and_may_be_sent_again() {
     driver.refused(&numbered(&alice, 3, 0), sequential("/a-"), Refusal::LimitExceeded);
     driver.refused(&numbered(&alice, 4, 0), sequential("/a-"), Refusal::Gap);
     driver.accepted(&numbered(&alice, 3, 1), sequential("/a-"));
+}
 
+#[test]
+fn writes_are_refused_for_good_while_the_replies_kept_take_too_much_memory() {
     let mut driver = Driver::with_limits(Limits { session_outcome_bytes_max: 1, ..Limits::DEFAULT });
     let alice = driver.open();
     driver.accepted(&numbered(&alice, 1, 0), sequential("/a-"));
+
     driver.refused(&numbered(&alice, 2, 0), sequential("/a-"), Refusal::LimitExceeded);
-    driver.accepted(&numbered(&alice, 2, 1), sequential("/a-"));
+    driver.refused(&numbered(&alice, 2, 1), sequential("/a-"), Refusal::LimitExceeded);
+    driver.accepted(&numbered(&alice, 3, 2), sequential("/a-"));
 }
 
 #[test]
