@@ -98,12 +98,11 @@ fn snapshot(member: &mut Member, scattered: impl Fn(usize) -> String) -> Vec<Byt
     let started = Instant::now();
     member.tree.freeze();
     println!("freeze: {:?}", started.elapsed());
-    let (mut parts, mut walk, mut longest, mut sets) = (Vec::new(), Duration::ZERO, Duration::ZERO, Duration::ZERO);
+    let (mut parts, mut holds, mut sets) = (Vec::new(), Vec::new(), Duration::ZERO);
     loop {
         let started = Instant::now();
         let part = member.tree.frozen_part(NODES_MAX);
-        let took = started.elapsed();
-        (walk, longest) = (walk + took, longest.max(took));
+        holds.push(started.elapsed());
         let Some(part) = part else { break };
         parts.push(part);
         let started = Instant::now();
@@ -113,11 +112,15 @@ fn snapshot(member: &mut Member, scattered: impl Fn(usize) -> String) -> Vec<Byt
         sets += started.elapsed();
     }
     let bytes: usize = parts.iter().map(Bytes::len).sum();
+    holds.sort_unstable();
     println!(
-        "walk: {walk:?} in {} parts of {NODES_MAX} nodes, {} MiB, {:?} a part, longest {longest:?}",
+        "walk: {:?} in {} parts of {NODES_MAX} nodes, {} MiB; a part: median {:?}, 99.9 % {:?}, longest {:?}",
+        holds.iter().sum::<Duration>(),
         parts.len(),
         bytes >> 20,
-        walk / parts.len() as u32
+        holds[holds.len() / 2],
+        holds[holds.len() * 999 / 1000],
+        holds[holds.len() - 1],
     );
     println!("set while frozen: {:?} each", sets / (parts.len() * 16) as u32);
     assert_ne!(member.tree.digest(), digest, "nodes were set meanwhile");
@@ -125,7 +128,6 @@ fn snapshot(member: &mut Member, scattered: impl Fn(usize) -> String) -> Vec<Byt
 }
 
 fn load(parts: &[Bytes]) {
-    let before_bytes = resident_bytes();
     let started = Instant::now();
     let mut loader = TreeLoader::new(Limits::DEFAULT);
     for part in parts {
@@ -133,7 +135,6 @@ fn load(parts: &[Bytes]) {
     }
     let tree = loader.finish().expect("it was just written");
     println!("load: {:?}, {} nodes", started.elapsed(), tree.node_count());
-    println!("memory: {} MiB more than before", resident_bytes().saturating_sub(before_bytes) >> 20);
     let started = Instant::now();
     assert_eq!(tree.digest(), tree.digest_recomputed());
     println!("digest from scratch: {:?}", started.elapsed());
