@@ -15,7 +15,7 @@ use quorate_tree::MemberId;
 use rustix::fs::FlockOperation;
 
 use super::{
-    Log, LogOptions, OpenError, durable,
+    Log, LogOptions, OpenError, SnapshotError, Snapshots, durable,
     identity::{Identity, IdentityError},
 };
 
@@ -150,6 +150,11 @@ impl DataDir {
     pub(crate) fn open_log(&self, options: LogOptions) -> Result<Log, OpenError> {
         let options = LogOptions { sync: self.sync, ..options };
         Log::open(&self.path.join(LOG), self.identity().disk_id, Some(self.lock.clone()), options)
+    }
+
+    /// Opens the snapshots. Blocks on the disk.
+    pub(crate) fn open_snapshots(&self) -> Result<Snapshots, SnapshotError> {
+        Snapshots::open(&self.path.join(SNAPSHOTS), self.sync)
     }
 }
 

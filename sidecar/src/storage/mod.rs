@@ -20,6 +20,7 @@ mod data_dir;
 mod durable;
 mod identity;
 mod log;
+mod snapshots;
 mod space;
 
 pub(crate) use data_dir::{DataDir, DataDirError};
@@ -27,4 +28,5 @@ pub(crate) use identity::Identity;
 pub(crate) use log::{
     EntryId, FlushObserver, FlushReport, Log, LogEntry, LogError, LogFailure, LogOptions, LogState, OpenError,
 };
+pub(crate) use snapshots::{CHUNK_BYTES_MAX, SnapshotError, SnapshotInfo, SnapshotReader, SnapshotWriter, Snapshots};
 pub(crate) use space::{DiskSpace, Space};

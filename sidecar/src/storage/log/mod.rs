@@ -98,8 +98,6 @@ pub(crate) type FlushObserver = Arc<dyn Fn(FlushReport) + Send + Sync>;
 
 #[derive(Clone)]
 pub(crate) struct LogOptions {
-    /// Names the log in its fail points.
-    pub(crate) name: String,
     /// The size of a segment. One entry that is larger gets a segment of its own.
     pub(crate) segment_bytes: u32,
     pub(crate) cache_bytes: usize,
@@ -111,14 +109,7 @@ pub(crate) struct LogOptions {
 
 impl Default for LogOptions {
     fn default() -> Self {
-        Self {
-            name: String::new(),
-            segment_bytes: 16 << 20,
-            cache_bytes: 16 << 20,
-            queue_bytes: 8 << 20,
-            sync: true,
-            on_flush: None,
-        }
+        Self { segment_bytes: 16 << 20, cache_bytes: 16 << 20, queue_bytes: 8 << 20, sync: true, on_flush: None }
     }
 }
 

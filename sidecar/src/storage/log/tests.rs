@@ -6,11 +6,7 @@ mod killed;
 use std::{
     future::Future,
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-        mpsc,
-    },
+    sync::{Arc, mpsc},
     time::Duration,
 };
 
@@ -24,10 +20,12 @@ const LOG_ID: u64 = 0x1234_5678;
 const DEADLINE: Duration = Duration::from_secs(60);
 
 fn options() -> LogOptions {
-    // Fail points are global to the process: each log has its own by its name.
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let name = format!("test-{}", NEXT.fetch_add(1, Ordering::Relaxed));
-    LogOptions { name, sync: false, segment_bytes: 64 << 10, ..LogOptions::default() }
+    LogOptions { sync: false, segment_bytes: 64 << 10, ..LogOptions::default() }
+}
+
+/// Fail points carry the directory of their log: tests do not disturb each other.
+fn point(name: &str, dir: &Path) -> String {
+    format!("{name}@{}", dir.display())
 }
 
 /// Segments that a few entries fill.
@@ -83,9 +81,8 @@ fn segments(dir: &Path) -> Vec<PathBuf> {
 #[test]
 fn appended_entries_can_be_read_before_they_are_flushed() {
     let dir = tempfile::tempdir().unwrap();
-    let options = options();
-    let before_write = format!("log-before-write@{}", options.name);
-    let log = open(dir.path(), options).unwrap();
+    let log = open(dir.path(), options()).unwrap();
+    let before_write = point("log-before-write", dir.path());
     fail::cfg(&before_write, "pause").unwrap();
 
     run(async {
@@ -231,9 +228,8 @@ fn refused_append_changes_nothing() {
 #[test]
 fn all_that_waits_during_a_flush_shares_the_next_one() {
     let dir = tempfile::tempdir().unwrap();
-    let options = LogOptions { sync: true, ..options() };
-    let before_sync = format!("log-before-sync@{}", options.name);
-    let log = open(dir.path(), options).unwrap();
+    let log = open(dir.path(), LogOptions { sync: true, ..options() }).unwrap();
+    let before_sync = point("log-before-sync", dir.path());
     fail::cfg(&before_sync, "pause").unwrap();
 
     run(async {
@@ -283,9 +279,8 @@ fn callbacks_come_in_the_order_of_the_requests() {
 #[test]
 fn full_queue_makes_senders_wait_and_loses_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    let options = LogOptions { queue_bytes: 2000, ..options() };
-    let before_write = format!("log-before-write@{}", options.name);
-    let log = open(dir.path(), options).unwrap();
+    let log = open(dir.path(), LogOptions { queue_bytes: 2000, ..options() }).unwrap();
+    let before_write = point("log-before-write", dir.path());
     fail::cfg(&before_write, "pause").unwrap();
 
     run(async {
@@ -323,11 +318,10 @@ fn append_larger_than_the_queue_waits_its_turn_and_is_taken() {
 
 #[test]
 fn failed_write_or_sync_ends_the_log_for_ever() {
-    for point in ["log-before-write", "log-before-sync", "log-after-sync"] {
+    for name in ["log-before-write", "log-before-sync", "log-after-sync"] {
         let dir = tempfile::tempdir().unwrap();
-        let options = small();
-        let point = format!("{point}@{}", options.name);
-        let log = open(dir.path(), options).unwrap();
+        let point = point(name, dir.path());
+        let log = open(dir.path(), small()).unwrap();
         run(async {
             append(&log, entries(1, 1..=3)).await.unwrap();
             fail::cfg(&point, "return").unwrap();
@@ -352,9 +346,8 @@ fn failed_write_or_sync_ends_the_log_for_ever() {
 #[test]
 fn failure_reaches_all_that_is_queued_in_order() {
     let dir = tempfile::tempdir().unwrap();
-    let options = options();
-    let point = format!("log-before-sync@{}", options.name);
-    let log = open(dir.path(), options).unwrap();
+    let log = open(dir.path(), options()).unwrap();
+    let point = point("log-before-sync", dir.path());
     // Holds the first until all are queued, then fails it.
     fail::cfg(&point, "1*pause->return").unwrap();
     let (told, failures) = mpsc::channel();
@@ -408,9 +401,8 @@ fn closed_log_has_flushed_what_was_queued_and_takes_nothing_more() {
 #[test]
 fn abandoned_log_tells_those_it_drops() {
     let dir = tempfile::tempdir().unwrap();
-    let options = options();
-    let before_write = format!("log-before-write@{}", options.name);
-    let log = open(dir.path(), options).unwrap();
+    let log = open(dir.path(), options()).unwrap();
+    let before_write = point("log-before-write", dir.path());
     fail::cfg(&before_write, "pause").unwrap();
     let (told, results) = mpsc::channel();
 

@@ -241,9 +241,9 @@ impl Writer {
         }
     }
 
-    /// Fail points of one log carry its name, so that a test can make one member of many fail.
+    /// Fail points carry the log's directory, so that a test can make one member of many fail.
     #[allow(dead_code, reason = "releases are built without fail points")]
     fn fail_point(&self, point: &str) -> String {
-        format!("{point}@{}", self.options.name)
+        format!("{point}@{}", self.dir.display())
     }
 }
