@@ -10,6 +10,7 @@ use crate::replica::{Completion, Replica, Settled};
 mod codec;
 mod faults;
 mod status;
+mod store;
 mod types;
 
 pub(crate) use faults::Faults;

@@ -167,19 +167,14 @@ impl Ledger {
 
     /// The id of the last entry that a truncation keeps. Refuses to truncate what is purged.
     pub(super) fn truncation(&self, keep: Option<u64>) -> Result<Option<EntryId>, LogError> {
-        let Some(index) = keep else {
-            return match self.purged {
-                Some(purged) => Err(LogError::Purged { index: 0, purged: purged.index }),
-                None => Ok(None),
-            };
-        };
-        if let Some(term) = self.term(index) {
-            return Ok(Some(EntryId { index, term }));
+        if keep >= self.last().map(|last| last.index) {
+            return Ok(self.last());
         }
-        match self.purged {
-            Some(purged) if index < purged.index => Err(LogError::Purged { index, purged: purged.index }),
-            _ => Err(LogError::Hole { found: index, expected: self.next_index() }),
+        if let Some(purged) = self.purged.filter(|purged| keep.is_none_or(|keep| keep < purged.index)) {
+            return Err(LogError::Purged { index: keep.map_or(0, |keep| keep + 1), purged: purged.index });
         }
+        // An index before the first entry of a log that did not begin at 0 keeps nothing.
+        Ok(keep.and_then(|index| Some(EntryId { index, term: self.term(index)? })))
     }
 
     /// Forgets the entries after `keep`.
@@ -311,6 +306,13 @@ mod tests {
     }
 
     #[test]
+    fn truncation_beyond_the_end_keeps_everything() {
+        assert_eq!(six().truncation(Some(6)).unwrap(), Some(id(2, 6)));
+        assert_eq!(six().truncation(Some(9)).unwrap(), Some(id(2, 6)));
+        assert_eq!(Ledger::default().truncation(Some(9)).unwrap(), None);
+    }
+
+    #[test]
     fn purge_keeps_the_id_of_the_last_purged_entry() {
         let mut ledger = six();
 
@@ -337,7 +339,7 @@ mod tests {
         let mut ledger = six();
         ledger.purge(id(2, 4));
 
-        assert!(matches!(ledger.truncation(Some(3)), Err(LogError::Purged { index: 3, purged: 4 })));
+        assert!(matches!(ledger.truncation(Some(3)), Err(LogError::Purged { index: 4, purged: 4 })));
         assert!(matches!(ledger.truncation(None), Err(LogError::Purged { .. })));
         let keep = ledger.truncation(Some(4)).unwrap();
         ledger.truncate_after(keep);
