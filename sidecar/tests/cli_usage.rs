@@ -93,10 +93,11 @@ fn the_environment_wins_over_the_file_and_a_flag_over_both() {
 
 #[test]
 fn when_nobody_answers_the_next_step_is_said() {
-    for command in [&["status"][..], &["session", "list"]] {
+    for command in [&["status"][..], &["session", "list"], &["get", "/a"], &["watch", "/a"], &["rm", "/a"]] {
         let said = run(quorate(command).args(["--endpoint", NOBODY]));
 
-        said.refused(4, &format!("error: no member answers: {NOBODY}: Connection refused"));
+        said.refused(4, "error: no member serves this client: ");
+        assert!(said.err.contains(NOBODY), "{}", said.err);
         assert!(said.err.contains("`quorate dev` starts three"), "{}", said.err);
     }
 }
@@ -111,10 +112,16 @@ fn scripts_get_errors_as_json() {
 }
 
 #[test]
-fn an_endpoint_that_is_none_is_a_usage_error() {
-    let said = run(&mut quorate(["status", "--endpoint", "127.0.0.1:7101"]));
-
-    said.refused(2, "`127.0.0.1:7101` is not the URL of a member\n  an endpoint reads http://HOST:PORT");
+fn arguments_that_cannot_be_are_usage_errors() {
+    for (args, told) in [
+        (&["status", "--endpoint", "127.0.0.1"][..], "an endpoint reads http://HOST:PORT"),
+        (&["status", "--endpoint", "https://127.0.0.1:1"], "TLS is not supported yet"),
+        (&["rm", "-r", "/"], "the whole tree is not deleted by one command"),
+        (&["get", "/a", "--timeout", "soon"], "invalid value 'soon' for '--timeout <DURATION>'"),
+        (&["create", "/a", "--ephemeral", "--container"], "cannot be used with"),
+    ] {
+        run(&mut quorate(args)).refused(2, told);
+    }
 }
 
 #[test]

@@ -9,14 +9,23 @@ use clap::{Parser, Subcommand};
 use tokio::runtime;
 
 mod completions;
+mod create;
 mod dev;
 mod ensemble;
 mod exit;
+mod get;
+mod ls;
+mod node;
 mod output;
+mod rm;
 mod serve;
 mod session;
+mod set;
 mod signals;
+mod stat;
 mod status;
+mod tree;
+mod watch;
 
 use exit::{Exit, Failure};
 use output::Format;
@@ -34,6 +43,14 @@ enum Command {
     Serve(Box<serve::Serve>),
     Dev(dev::Dev),
     Status(status::Status),
+    Get(get::Get),
+    Set(set::Set),
+    Create(create::Create),
+    Rm(rm::Rm),
+    Ls(ls::Ls),
+    Tree(tree::Tree),
+    Stat(stat::Stat),
+    Watch(watch::Watch),
     #[command(subcommand)]
     Session(session::Session),
     Completions(completions::Completions),
@@ -70,6 +87,14 @@ impl Command {
             Self::Serve(serve) => on(&mut runtime::Builder::new_multi_thread(), Format::Table, serve.run()),
             Self::Dev(dev) => on(&mut runtime::Builder::new_multi_thread(), Format::Table, dev.run()),
             Self::Status(status) => on_this_thread(status.format(), status.run()),
+            Self::Get(get) => on_this_thread(get.format(), get.run()),
+            Self::Set(set) => on_this_thread(set.format(), set.run()),
+            Self::Create(create) => on_this_thread(create.format(), create.run()),
+            Self::Rm(rm) => on_this_thread(rm.format(), rm.run()),
+            Self::Ls(ls) => on_this_thread(ls.format(), ls.run()),
+            Self::Tree(tree) => on_this_thread(tree.format(), tree.run()),
+            Self::Stat(stat) => on_this_thread(stat.format(), stat.run()),
+            Self::Watch(watch) => on_this_thread(watch.format(), watch.run()),
             Self::Session(session) => on_this_thread(session.format(), session.run()),
             Self::Completions(completions) => ended(Format::Table, completions.run()),
         }

@@ -3,14 +3,14 @@
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use quorate_proto::v1::{self, admin_client::AdminClient};
+use quorate::SessionInfo;
+use serde::Serialize;
 
 use super::{
     ensemble::Ensemble,
-    exit::{Exit, Failure},
+    exit::Failure,
     output::{self, Format},
 };
-use crate::front::admin::SessionStatus;
 
 /// Look at the sessions of the ensemble
 #[derive(Debug, Subcommand)]
@@ -23,6 +23,18 @@ pub(super) enum Session {
 pub(super) struct List {
     #[command(flatten)]
     ensemble: Ensemble,
+}
+
+/// A session in the words of the admin door.
+#[derive(Serialize)]
+struct Row {
+    id: String,
+    timeout_ms: u128,
+    member: u32,
+    attachment: u64,
+    ephemerals: u64,
+    client_name: String,
+    connected_here: bool,
 }
 
 impl Session {
@@ -41,28 +53,38 @@ impl Session {
 
 impl List {
     async fn run(self) -> Result<ExitCode, Failure> {
-        let ask = |mut admin: AdminClient<_>| async move { admin.list_sessions(v1::ListSessionsRequest {}).await };
-        let reply = self.ensemble.ask(ask).await?;
-        let sessions: Result<Vec<_>, _> = reply.sessions.into_iter().map(SessionStatus::try_from).collect();
-        let sessions = sessions.map_err(|error| Failure::new(Exit::Damaged, error))?;
+        let sessions = self.ensemble.within(self.ensemble.admin()?.sessions()).await??;
+        let rows: Vec<_> = sessions.into_iter().map(row).collect();
         match self.ensemble.output {
-            Format::Json => output::json(&sessions)?,
-            Format::Table => output::line(&table(sessions))?,
+            Format::Json => output::json(&rows)?,
+            Format::Table => output::line(&table(rows))?,
         }
         Ok(ExitCode::SUCCESS)
     }
 }
 
-fn table(sessions: Vec<SessionStatus>) -> String {
-    let cells = sessions.into_iter().map(|session| {
+fn row(session: SessionInfo) -> Row {
+    Row {
+        id: session.id.to_string(),
+        timeout_ms: session.timeout.as_millis(),
+        member: session.member,
+        attachment: session.attachment,
+        ephemerals: session.ephemerals,
+        client_name: session.client_name,
+        connected_here: session.connected_here,
+    }
+}
+
+fn table(rows: Vec<Row>) -> String {
+    let cells = rows.into_iter().map(|row| {
         [
-            session.id.to_string(),
-            session.member.to_string(),
-            format!("{} ms", session.timeout_ms),
-            session.attachment.to_string(),
-            session.ephemerals.to_string(),
-            if session.connected_here { "yes" } else { "" }.into(),
-            session.client_name,
+            row.id,
+            row.member.to_string(),
+            format!("{} ms", row.timeout_ms),
+            row.attachment.to_string(),
+            row.ephemerals.to_string(),
+            if row.connected_here { "yes" } else { "" }.into(),
+            row.client_name,
         ]
     });
     let head = ["SESSION", "MEMBER", "TIMEOUT", "ATTACHED", "EPHEMERALS", "HERE", "CLIENT"];

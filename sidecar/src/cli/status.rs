@@ -3,15 +3,16 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use quorate_proto::v1;
+use quorate::{Error, MemberStatus};
+use quorate_tree::{MemberId, Zxid};
 use serde::Serialize;
 
 use super::{
-    ensemble::{self, Ensemble, Member},
+    ensemble::Ensemble,
     exit::{Exit, Failure},
     output::{self, Format},
 };
-use crate::front::admin::StatusReport;
+use crate::front::admin::{self, Role, StatusReport};
 
 /// Show how the members are that --endpoint names
 ///
@@ -38,13 +39,11 @@ impl Status {
     }
 
     pub(super) async fn run(self) -> Result<ExitCode, Failure> {
-        let members = self.ensemble.members()?;
-        let rows = futures_util::future::join_all(members.into_iter().map(ask)).await;
-
-        let silent: Vec<_> = rows.iter().filter_map(|row| row.error.clone()).collect();
-        if silent.len() == rows.len() {
-            return Err(ensemble::unreachable(&silent.join("; ")));
+        let answers = self.ensemble.within(self.ensemble.admin()?.status_of_each()).await?;
+        if let Some(error) = nobody(&answers) {
+            return Err(error.into());
         }
+        let rows: Vec<_> = answers.into_iter().map(row).collect();
         match self.ensemble.output {
             Format::Json => output::json(&rows)?,
             Format::Table => output::line(&table(&rows))?,
@@ -61,14 +60,67 @@ impl Status {
     }
 }
 
-async fn ask(member: Member) -> Row {
-    let answer = member.admin().status(v1::StatusRequest {}).await;
-    let (report, error) = match answer.map(|answer| StatusReport::try_from(answer.into_inner())) {
-        Ok(Ok(report)) => (Some(report), None),
-        Ok(Err(error)) => (None, Some(format!("{}: {error}", member.url))),
-        Err(status) => (None, Some(member.explain(&status))),
+/// What they all say, where no member answers.
+fn nobody(answers: &[(String, Result<MemberStatus, Error>)]) -> Option<Error> {
+    let said: Option<Vec<_>> = answers.iter().map(|(_, answer)| answer.as_ref().err().map(reason)).collect();
+    Some(Error::Unreachable { message: said?.join("; ") })
+}
+
+/// The message names the endpoint already.
+fn reason(error: &Error) -> String {
+    match error {
+        Error::Unreachable { message } => message.clone(),
+        other => other.to_string(),
+    }
+}
+
+fn row((endpoint, answer): (String, Result<MemberStatus, Error>)) -> Row {
+    let (report, error) = match answer {
+        Ok(status) => match report(status) {
+            Some(report) => (Some(report), None),
+            None => (None, Some(format!("{endpoint}: this is no member of an ensemble"))),
+        },
+        Err(error) => (None, Some(reason(&error))),
     };
-    Row { endpoint: member.url, error, report }
+    Row { endpoint, error, report }
+}
+
+/// The answer in the words of the admin door, so that scripts meet one schema.
+fn report(status: MemberStatus) -> Option<StatusReport> {
+    let members = status.members.into_iter().map(|member| {
+        Some(admin::MemberStatus {
+            id: member_id(member.id)?,
+            peer_address: member.peer_address,
+            voter: member.voter,
+            matched_index: member.matched_index,
+        })
+    });
+    let report = admin::Status {
+        id: member_id(status.id)?,
+        role: match status.role {
+            quorate::Role::Leader => Role::Leader,
+            quorate::Role::Follower => Role::Follower,
+            quorate::Role::Candidate => Role::Candidate,
+            quorate::Role::Observer => Role::Observer,
+            _ => return None,
+        },
+        leader: status.leader.and_then(member_id),
+        term: status.term,
+        zxid: Zxid(status.zxid),
+        digest: status.digest,
+        sessions: status.sessions,
+        znodes: status.znodes,
+        watches: status.watches,
+        members: members.collect::<Option<_>>()?,
+        log_index: status.log_index,
+        snapshot_index: status.snapshot_index,
+        connections: status.connections,
+    };
+    Some(StatusReport { status: report, version: status.version, ready: status.ready, not_ready: status.not_ready })
+}
+
+fn member_id(id: u32) -> Option<MemberId> {
+    u8::try_from(id).ok().filter(|id| (1..=254).contains(id)).map(MemberId)
 }
 
 fn table(rows: &[Row]) -> String {

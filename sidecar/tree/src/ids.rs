@@ -41,7 +41,8 @@ impl fmt::Display for Zxid {
 
 impl fmt::Display for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "0x{:x}", self.0)
+        // As the SDK and the doors print it, so that an id of a log can be given to a command.
+        write!(f, "{:#018x}", self.0)
     }
 }
 

@@ -24,7 +24,6 @@ use crate::{
 
 mod routes;
 mod status;
-mod wire;
 
 pub(crate) use status::{Check, MemberStatus, Role, SessionStatus, Status, StatusReport, StatusSource};
 

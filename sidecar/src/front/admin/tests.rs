@@ -163,8 +163,8 @@ async fn sessions_come_in_pages() {
     let served = served(5).await;
 
     let (_, first) = served.get_json("/api/v1/sessions?limit=2").await;
-    assert_eq!(first["sessions"][0]["id"], "0x1");
-    assert_eq!((first["sessions"].as_array().unwrap().len(), &first["next"]), (2, &json!("0x2")));
+    assert_eq!(first["sessions"][0]["id"], "0x0000000000000001");
+    assert_eq!((first["sessions"].as_array().unwrap().len(), &first["next"]), (2, &json!("0x0000000000000002")));
 
     let (_, last) = served.get_json("/api/v1/sessions?limit=3&after=0x2").await;
     assert_eq!((last["sessions"].as_array().unwrap().len(), &last["next"]), (3, &Value::Null));
