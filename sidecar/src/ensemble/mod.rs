@@ -1,50 +1,111 @@
-//! Agreement. The only place that names the Raft crate.
+//! Agreement: proposals of all members go in, and every member's replica is fed with what a majority has on disk. The
+//! only place that names the Raft crate.
+//!
+//! - [`lane`] keeps what this member proposed and has not seen applied; [`forward`] brings it to the leader, with
+//!   touches ([`touches`]) and read barriers ([`barriers`]), and again whenever the leader changes.
+//! - [`leader`] is what only the leader does, [`membership`] keeps the members what they should be.
+//! - [`bootstrap`] is how a member begins, [`standing`] who it is to the others.
+//! - [`machine`] and [`network`] are the replica and the peers as the Raft crate sees them, [`server`] is what peers
+//!   may call.
+//!
+//! Knows no session promise and no watch. Its tasks are in `docs/tasks.md`, its bounds in `docs/limits.md`.
 
-use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
+#![cfg_attr(not(test), allow(dead_code, reason = "runs in tests until the log on disk stands below it"))]
 
-use quorate_tree::{Author, Limits, MemberId, Op, SessionId};
-use tokio::sync::watch;
+use std::{future::Future, io, sync::Arc};
 
-use crate::replica::{Completion, Replica, Settled};
+use openraft::{ServerState, async_runtime::watch::WatchReceiver, storage::RaftLogStorage};
+use quorate_proto::peer::peer_server::PeerServer;
+use quorate_tree::{Author, MemberId, Op, SessionId};
+use tokio::sync::{oneshot, watch};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::transport::Server;
+use tracing::{error, warn};
 
+use crate::{
+    net::Door,
+    replica::{Completion, Replica, Settled},
+};
+
+mod barriers;
+mod bootstrap;
 mod codec;
+mod command_codec;
+mod config;
+mod deadlines;
+mod disks;
 mod faults;
+mod forward;
+mod lane;
+mod leader;
+mod leadership;
+mod link;
+mod machine;
+mod membership;
+mod network;
+mod peer_io;
+mod readiness;
+mod server;
+mod standing;
 mod status;
 mod store;
+#[cfg(test)]
+mod tests;
+mod touches;
 mod types;
 
+use barriers::BarrierBook;
+use config::Timing;
+use disks::DiskTable;
+use forward::{Contact, Forwarder};
+use lane::OpenLane;
+use leader::{LeaderDoor, LeaderTask, Sender};
+use leadership::Leadership;
+use link::PeerLink;
+use machine::{ApplyHooks, Machine, Raft};
+use network::{Links, Network};
+use peer_io::PeerSockets;
+use server::PeerService;
+use standing::{Credentials, Standing};
+use touches::TouchBook;
+
+pub(crate) use config::EnsembleConfig;
 pub(crate) use faults::Faults;
 pub(crate) use status::{MemberStatus, NotReady, Readiness, Role, Status};
+pub(crate) use touches::TouchError;
 
-/// What an ensemble is started with.
-#[derive(Clone, Debug)]
-pub(crate) struct EnsembleConfig {
-    /// This member.
-    pub(crate) member: MemberId,
-    /// The peer address of every configured member, this one included.
-    pub(crate) peers: BTreeMap<MemberId, String>,
-    /// A silent leader is replaced within this time.
-    pub(crate) election_timeout_ms: u64,
-    /// Must be the same everywhere.
-    pub(crate) limits: Limits,
-    /// How often the leader looks for container and ttl nodes to delete.
-    pub(crate) reap_period: Duration,
-    /// What a test does to this member's peer traffic; `None` outside of tests.
-    pub(crate) faults: Option<Arc<Faults>>,
-}
-
-/// A member's part in the agreement: proposals go in, the replica is fed with what was agreed.
+/// A member's part in the agreement. Clones are handles to the same part.
 #[derive(Clone, Debug)]
 pub(crate) struct Ensemble {
-    readiness: watch::Sender<Readiness>,
+    parts: Arc<Parts>,
+}
+
+#[derive(Debug)]
+struct Parts {
+    raft: Raft,
+    standing: Arc<Standing>,
+    disks: Arc<DiskTable>,
+    lane: Arc<OpenLane>,
+    touches: Arc<TouchBook>,
+    barriers: Arc<BarrierBook>,
+    leadership: watch::Receiver<Leadership>,
+    contact: watch::Receiver<Contact>,
+    readiness: watch::Receiver<Readiness>,
+    failure: Arc<Failure>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    hangup: CancellationToken,
 }
 
 /// Why an ensemble could not be started, or had to stop.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum EnsembleError {
     /// A sentence for the operator.
     #[error("{0}")]
     Refused(String),
+    /// This member must not go on.
+    #[error("{0}")]
+    Failed(String),
 }
 
 /// The ensemble has been stopped: what was asked will not be answered.
@@ -52,69 +113,258 @@ pub(crate) enum EnsembleError {
 #[error("this member's part in the ensemble has ended")]
 pub(crate) struct Stopped;
 
+/// The first reason why this member must not go on.
+#[derive(Debug, Default)]
+pub(crate) struct Failure {
+    reason: watch::Sender<Option<EnsembleError>>,
+}
+
+impl Failure {
+    /// Only the first reason counts: the others follow from it.
+    pub(crate) fn fail(&self, error: EnsembleError) {
+        self.reason.send_if_modified(|reason| {
+            let first = reason.is_none();
+            if first {
+                error!(%error, "this member cannot go on");
+                *reason = Some(error);
+            }
+            first
+        });
+    }
+
+    async fn failed(&self) -> EnsembleError {
+        let mut reason = self.reason.subscribe();
+        let reason = reason.wait_for(Option::is_some).await.expect("the sender is this");
+        reason.clone().expect("it was waited for")
+    }
+}
+
+/// Remembers on disk that this member's disk was accepted into an ensemble, given the ensemble's id.
+pub(crate) type JoinRecord = Arc<dyn Fn(u64) -> io::Result<()> + Send + Sync>;
+
 impl Ensemble {
     /// Reads what is on disk, fills the replica with it, and begins to take part. Peers are served at `door`.
     /// Returns before the member has joined: [`Ensemble::readiness`] tells.
     pub(crate) async fn start(
         config: EnsembleConfig,
         replica: Arc<Replica>,
-        door: crate::net::Door,
+        door: Door,
     ) -> Result<Self, EnsembleError> {
         let _ = (config, replica, door);
-        Ok(Self { readiness: watch::channel(Readiness::default()).0 })
+        Err(EnsembleError::Refused("the log on disk is yet to come".into()))
+    }
+
+    async fn start_with<LS: RaftLogStorage<types::Types>>(
+        config: EnsembleConfig,
+        credentials: Credentials,
+        log: LS,
+        join_record: JoinRecord,
+        replica: Arc<Replica>,
+        door: Door,
+    ) -> Result<Self, EnsembleError> {
+        config.check()?;
+        let timing = config.timing();
+        let (stop, hangup, tasks) = (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
+        let failure = Arc::new(Failure::default());
+
+        let standing = Arc::new(Standing::new(&config, credentials));
+        let disks = Arc::new(DiskTable::new(config.peers.keys().copied().collect()));
+        let sockets = PeerSockets::new(hangup.clone(), config.faults.clone(), timing.connect_timeout());
+        let links = links(&config, &standing, &disks, &sockets, timing)?;
+
+        let lane = Arc::new(OpenLane::new(config.member, credentials.incarnation));
+        let (leader_door, leader_queue) = LeaderDoor::new();
+        let hooks = ApplyHooks {
+            lane: lane.clone(),
+            disks: disks.clone(),
+            news: leader_door.news().clone(),
+            standing: standing.clone(),
+            join_record,
+        };
+        let machine = Machine::new(replica.clone(), hooks);
+        let raft_config = config.raft().validate();
+        let raft_config = raft_config.map_err(|error| EnsembleError::Refused(error.to_string()))?;
+        let network = Network::new(links.clone(), timing.retry());
+        let raft = Raft::new(config.member.0.into(), Arc::new(raft_config), network, log, machine).await;
+        let raft = raft.map_err(|fatal| EnsembleError::Refused(fatal.to_string()))?;
+
+        let (leadership_sender, leadership) = watch::channel(Leadership::default());
+        let (contact_sender, contact) = watch::channel(Contact::default());
+        let (readiness_sender, readiness) = watch::channel(Readiness::default());
+        let (touches, barriers) = (Arc::<TouchBook>::default(), Arc::<BarrierBook>::default());
+
+        tasks.spawn({
+            let (raft, stop, failure) = (raft.clone(), stop.clone(), failure.clone());
+            async move {
+                if let Some(error) = leadership::follow(raft, leadership_sender, stop).await {
+                    failure.fail(error);
+                }
+            }
+        });
+        let leader_task = LeaderTask {
+            raft: raft.clone(),
+            replica: replica.clone(),
+            disks: disks.clone(),
+            door: leader_door.clone(),
+            queue: leader_queue,
+            leadership: leadership.clone(),
+            timing,
+            reap_period: config.reap_period,
+        };
+        tasks.spawn(leader_task.run(stop.clone()));
+        let forwarder = Forwarder {
+            lane: lane.clone(),
+            touches: touches.clone(),
+            barriers: barriers.clone(),
+            from: Sender { member: config.member, incarnation: credentials.incarnation },
+            links: links.clone(),
+            door: leader_door.clone(),
+            contact: contact_sender,
+            timing,
+            tasks: tasks.clone(),
+        };
+        tasks.spawn(forwarder.run(leadership.clone(), stop.clone()));
+        let service = PeerService {
+            raft: raft.clone(),
+            standing: standing.clone(),
+            leadership: leadership.clone(),
+            door: leader_door.clone(),
+            faults: config.faults.clone(),
+            timing,
+            tasks: tasks.clone(),
+            stop: stop.clone(),
+        };
+        tasks.spawn(serve_peers(door, sockets, service, timing, stop.clone()));
+        let bootstrap = bootstrap::Bootstrap {
+            raft: raft.clone(),
+            standing: standing.clone(),
+            links: links.clone(),
+            leadership: leadership.clone(),
+            timing,
+        };
+        tasks.spawn(bootstrap.run(stop.clone()));
+        let keeper = membership::MembershipKeeper {
+            raft: raft.clone(),
+            replica: replica.clone(),
+            standing: standing.clone(),
+            disks: disks.clone(),
+            links,
+            door: leader_door,
+            leadership: leadership.clone(),
+            timing,
+        };
+        tasks.spawn(keeper.run(stop.clone()));
+        let watcher = readiness::ReadinessWatcher {
+            standing: standing.clone(),
+            disks: disks.clone(),
+            barriers: barriers.clone(),
+            replica,
+            leadership: leadership.clone(),
+            contact: contact.clone(),
+            readiness: readiness_sender,
+            timing,
+        };
+        tasks.spawn(watcher.run(stop.clone()));
+
+        let parts = Parts {
+            raft,
+            standing,
+            disks,
+            lane,
+            touches,
+            barriers,
+            leadership,
+            contact,
+            readiness,
+            failure,
+            tasks,
+            stop,
+            hangup,
+        };
+        Ok(Self { parts: Arc::new(parts) })
     }
 
     /// Proposes a command in the order of the calls. Never waits: callers hold permits that bound what is open.
     /// The completion is used when this member applies the command, and dropped when that cannot be known.
     pub(crate) fn propose(&self, author: Author, op: Op, traceparent: Option<String>, completion: Completion) {
-        let _ = (author, op, traceparent, completion);
+        self.parts.lane.propose(author, op, traceparent.unwrap_or_default(), completion);
     }
 
     /// Proposes a command of this member's own and waits for what becomes of it.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: the command goes on, and nobody learns what becomes of it.
     pub(crate) async fn ask(&self, op: Op) -> Result<Settled, Stopped> {
-        let _ = op;
-        Err(Stopped)
+        let (ticket, settled) = oneshot::channel();
+        self.propose(Author::default(), op, None, Completion::Ticket(ticket));
+        settled.await.map_err(|_dropped| Stopped)
     }
 
     /// Tells the leader that a session was heard from. Resolves when a majority stood behind the leader after that.
-    /// Never resolves while there is no such leader: callers have deadlines. The touch counts even if the future is dropped.
+    /// Never resolves while there is no such leader: callers have deadlines. The touch counts even if the future is
+    /// dropped.
     pub(crate) fn touch(
         &self,
         session: SessionId,
-    ) -> impl Future<Output = Result<(), Stopped>> + Send + 'static + use<> {
-        let _ = session;
-        std::future::ready(Err(Stopped))
+    ) -> impl Future<Output = Result<(), TouchError>> + Send + 'static + use<> {
+        self.parts.touches.touch(session)
     }
 
     /// The log index from which on a read of this member's copy is linearizable with respect to this call.
     /// Never resolves while there is no leader with a majority: callers have deadlines.
     pub(crate) fn barrier(&self) -> impl Future<Output = Result<u64, Stopped>> + Send + 'static + use<> {
-        std::future::ready(Err(Stopped))
+        self.parts.barriers.wait()
     }
 
-    /// Whether clients' writes are to be refused before they are proposed, because disks are nearly full.
+    /// Whether writes must be declined before they are proposed: the disks behind the quorum are nearly full.
     pub(crate) fn writes_refused(&self) -> bool {
-        false
+        self.parts.contact.borrow().writes_refused
     }
 
     /// How things stand.
     pub(crate) fn status(&self) -> Status {
-        Status::default()
+        let metrics = self.parts.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let leadership = *self.parts.leadership.borrow();
+        let voters: Vec<u64> = metrics.membership_config.voter_ids().collect();
+        let matched = |id: u64| {
+            let replication = metrics.replication.as_ref()?;
+            replication.get(&id).and_then(|matched| matched.as_ref()).map(|matched| matched.index)
+        };
+        let members = metrics.membership_config.nodes().filter_map(|(id, node)| {
+            let member = MemberId(u8::try_from(*id).ok()?);
+            let peer_address = node.addr.clone();
+            Some(MemberStatus { member, peer_address, voter: voters.contains(id), matched_index: matched(*id) })
+        });
+        Status {
+            role: match metrics.state {
+                ServerState::Leader if leadership.leads => Role::Leader,
+                ServerState::Learner => Role::Observer,
+                ServerState::Leader | ServerState::Candidate => Role::Candidate,
+                ServerState::Follower | ServerState::Shutdown => Role::Follower,
+            },
+            leader: leadership.leader,
+            term: metrics.current_term,
+            last_log_index: metrics.last_log_index.unwrap_or_default(),
+            applied_index: metrics.last_applied.map_or(0, |applied| applied.index),
+            snapshot_index: metrics.snapshot.map_or(0, |snapshot| snapshot.index),
+            members: members.collect(),
+        }
     }
 
     /// Whether this member can serve clients, now and from now on.
     pub(crate) fn readiness(&self) -> watch::Receiver<Readiness> {
-        self.readiness.subscribe()
+        self.parts.readiness.clone()
     }
 
     /// Resolves when this member must not go on: its disk failed, or its state is not that of the others.
     pub(crate) async fn failed(&self) -> EnsembleError {
-        std::future::pending().await
+        self.parts.failure.failed().await
     }
 
     /// Writes a snapshot now. Returns its zxid and size in bytes when it is on disk.
     pub(crate) async fn take_snapshot(&self) -> Result<(quorate_tree::Zxid, u64), EnsembleError> {
-        Err(EnsembleError::Refused("not started".into()))
+        Err(EnsembleError::Refused("snapshots are yet to come".into()))
     }
 
     /// On the leader: holds new proposals, waits until the target has everything, and makes it the leader.
@@ -125,5 +375,53 @@ impl Ensemble {
     }
 
     /// Ends all tasks, having flushed the log, and waits for them.
-    pub(crate) async fn stop(&self) {}
+    pub(crate) async fn stop(&self) {
+        self.parts.stop.cancel();
+        if let Err(error) = self.parts.raft.shutdown().await {
+            warn!(%error, "the core did not end well");
+        }
+        self.parts.tasks.close();
+        let goodbye = tokio::time::timeout(server::GOODBYE, self.parts.tasks.wait()).await;
+        // Connections that nobody closed by now are cut, on both sides.
+        self.parts.hangup.cancel();
+        if goodbye.is_err() {
+            self.parts.tasks.wait().await;
+        }
+    }
+}
+
+fn links(
+    config: &EnsembleConfig,
+    standing: &Arc<Standing>,
+    disks: &Arc<DiskTable>,
+    sockets: &PeerSockets,
+    timing: Timing,
+) -> Result<Links, EnsembleError> {
+    let others = config.peers.iter().filter(|(member, _)| **member != config.member);
+    let links = others.map(|(member, address)| {
+        let link = PeerLink::new(*member, address, standing.clone(), disks.clone(), sockets, timing)?;
+        Ok((*member, Arc::new(link)))
+    });
+    Ok(Arc::new(links.collect::<Result<_, EnsembleError>>()?))
+}
+
+async fn serve_peers(door: Door, sockets: PeerSockets, service: PeerService, timing: Timing, stop: CancellationToken) {
+    use futures_util::StreamExt;
+
+    let incoming =
+        door.into_incoming().map(move |connection| connection.map(|connection| sockets.accepted(connection)));
+    let service = PeerServer::new(service)
+        .max_decoding_message_size(link::MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(link::MESSAGE_BYTES_MAX);
+    let served = Server::builder()
+        .initial_stream_window_size(link::STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(link::CONNECTION_WINDOW_BYTES)
+        .http2_keepalive_interval(Some(timing.ping()))
+        .http2_keepalive_timeout(Some(timing.ping()))
+        .add_service(service)
+        .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
+        .await;
+    if let Err(error) = served {
+        warn!(%error, "the peer door ended");
+    }
 }

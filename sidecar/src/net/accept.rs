@@ -274,6 +274,12 @@ impl Connection {
     pub(crate) fn peer(&self) -> SocketAddr {
         self.peer
     }
+
+    /// Makes the other end see a reset when this one is dropped, as from a process that is no more.
+    pub(crate) fn reset_on_drop(&self) {
+        // Without it the other end sees an ordinary end, which does as well.
+        let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+    }
 }
 
 impl Drop for Connection {

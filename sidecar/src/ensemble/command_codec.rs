@@ -1,0 +1,444 @@
+//! Commands to and from `quorate_proto::peer`: what a log entry carries.
+//!
+//! A proposal is encoded once, by the member that makes it. The leader reads no more of it than its [`Head`] and puts
+//! the bytes into a batch as they are; every member decodes the whole batch when it applies it. Decoding refuses
+//! what this version does not know: a member that went on would differ from the others.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use prost::Message;
+use quorate_proto::peer;
+use quorate_tree::{
+    Acl, Author, Check, Command, Create, CreateMode, Delete, Identity, Lane, MemberId, MultiOp, Op, Permissions, Reap,
+    SessionId, SetAcl, SetData, WriteNumber, Zxid,
+};
+
+/// The format of batches, and of everything that members say to each other.
+pub(crate) const FORMAT: u32 = 1;
+
+/// Why a payload cannot be understood here.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CommandError {
+    #[error("a log entry has format {found}; this version knows format {FORMAT} only, so it must not go on")]
+    Format { found: u32 },
+    #[error("a {message} without its {field}")]
+    Missing { message: &'static str, field: &'static str },
+    #[error("{what} {number} is not known to this version")]
+    Unknown { what: &'static str, number: u64 },
+    #[error("bytes that are no {message}")]
+    Garbled {
+        message: &'static str,
+        #[source]
+        source: prost::DecodeError,
+    },
+}
+
+/// The part of a proposal that the leader looks at. Other fields are skipped without being decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Head {
+    pub(crate) lane: Lane,
+    /// On whose behalf.
+    pub(crate) session: SessionId,
+}
+
+/// A view of `peer.Proposal`: the same field numbers, fewer of them.
+#[derive(Clone, PartialEq, prost::Message)]
+struct ProposalHead {
+    #[prost(uint32, tag = "1")]
+    member: u32,
+    #[prost(uint64, tag = "2")]
+    incarnation: u64,
+    #[prost(uint64, tag = "3")]
+    lane_seq: u64,
+    #[prost(message, optional, tag = "4")]
+    command: Option<CommandHead>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct CommandHead {
+    #[prost(uint64, tag = "1")]
+    session: u64,
+}
+
+/// The number of the field `Batch.proposals`, as its tag on the wire.
+const PROPOSALS_TAG: u8 = 3 << 3 | 2;
+
+/// Puts encoded proposals into one log entry, as they are.
+#[derive(Debug)]
+pub(crate) struct BatchWriter {
+    bytes: BytesMut,
+}
+
+impl BatchWriter {
+    /// Begins an entry that was stamped by the leader's wall clock.
+    pub(crate) fn new(stamp_ms: i64) -> Self {
+        let head = peer::Batch { format: FORMAT, stamp_ms, proposals: Vec::new() };
+        let mut bytes = BytesMut::new();
+        head.encode(&mut bytes).expect("a buffer in memory grows");
+        Self { bytes }
+    }
+
+    pub(crate) fn add(&mut self, proposal: &[u8]) {
+        self.bytes.reserve(proposal.len() + 11);
+        self.bytes.put_u8(PROPOSALS_TAG);
+        prost::encoding::encode_varint(proposal.len() as u64, &mut self.bytes);
+        self.bytes.put_slice(proposal);
+    }
+
+    pub(crate) fn bytes_len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub(crate) fn finish(self) -> Bytes {
+        self.bytes.freeze()
+    }
+}
+
+pub(crate) fn decode_head(proposal: &Bytes) -> Result<Head, CommandError> {
+    let head = ProposalHead::decode(proposal.clone())
+        .map_err(|source| CommandError::Garbled { message: "proposal", source })?;
+    let lane = lane(head.member, head.incarnation, head.lane_seq)?;
+    let command = head.command.ok_or(CommandError::Missing { message: "proposal", field: "command" })?;
+    Ok(Head { lane, session: SessionId(command.session) })
+}
+
+pub(crate) fn encode_proposal(lane: Lane, author: Author, op: Op, traceparent: String) -> Bytes {
+    let (write, answered) = author.write.map_or((0, 0), |write| (write.number, write.answered));
+    let command = peer::Command {
+        session: author.session.0,
+        attachment: author.attachment,
+        write,
+        answered,
+        identities: author.identities.into_iter().map(identity_to_proto).collect(),
+        op: Some(op_to_proto(op)),
+    };
+    let proposal = peer::Proposal {
+        member: lane.member.0.into(),
+        incarnation: lane.incarnation,
+        lane_seq: lane.seq,
+        command: Some(command),
+        traceparent,
+    };
+    proposal.encode_to_vec().into()
+}
+
+/// The commands of one log entry, in order. Data shares the memory of `batch`.
+pub(crate) fn decode_batch(batch: Bytes) -> Result<Vec<Command>, CommandError> {
+    let batch = peer::Batch::decode(batch).map_err(|source| CommandError::Garbled { message: "batch", source })?;
+    if batch.format != FORMAT {
+        return Err(CommandError::Format { found: batch.format });
+    }
+    batch.proposals.into_iter().map(|proposal| command(proposal, batch.stamp_ms)).collect()
+}
+
+fn command(proposal: peer::Proposal, stamp_ms: i64) -> Result<Command, CommandError> {
+    let lane = lane(proposal.member, proposal.incarnation, proposal.lane_seq)?;
+    let command = proposal.command.ok_or(CommandError::Missing { message: "proposal", field: "command" })?;
+    let write = (command.write != 0).then_some(WriteNumber { number: command.write, answered: command.answered });
+    let author = Author {
+        session: SessionId(command.session),
+        attachment: command.attachment,
+        write,
+        identities: command.identities.into_iter().map(identity_from_proto).collect(),
+    };
+    let op = command.op.ok_or(CommandError::Missing { message: "command", field: "operation" })?;
+    Ok(Command { lane, stamp_ms, author, op: op_from_proto(op)? })
+}
+
+fn lane(member: u32, incarnation: u64, seq: u64) -> Result<Lane, CommandError> {
+    Ok(Lane { member: member_id(member)?, incarnation, seq })
+}
+
+fn member_id(number: u32) -> Result<MemberId, CommandError> {
+    let id =
+        u8::try_from(number).map_err(|_too_big| CommandError::Unknown { what: "member", number: number.into() })?;
+    Ok(MemberId(id))
+}
+
+fn op_to_proto(op: Op) -> peer::command::Op {
+    use peer::command::Op as Proto;
+
+    match op {
+        Op::Create(create) => Proto::Create(create_to_proto(create)),
+        Op::SetData(set) => Proto::SetData(set_data_to_proto(set)),
+        Op::SetAcl(set) => {
+            Proto::SetAcl(peer::SetAcl { path: set.path, acl: acl_to_proto(set.acl), version: set.version })
+        }
+        Op::Delete(delete) => Proto::Delete(peer::Delete { path: delete.path, version: delete.version }),
+        Op::Multi(ops) => Proto::Multi(peer::Multi { ops: ops.into_iter().map(multi_op_to_proto).collect() }),
+        Op::OpenSession { timeout_ms, password, client_name } => {
+            Proto::OpenSession(peer::OpenSession { timeout_ms, password, client_name })
+        }
+        Op::AttachSession { session, password, timeout_ms } => {
+            Proto::AttachSession(peer::AttachSession { session: session.0, password, timeout_ms })
+        }
+        Op::CloseSession => Proto::CloseSession(peer::CloseSession {}),
+        Op::ExpireSession { session, attachment } => {
+            Proto::ExpireSession(peer::ExpireSession { session: session.0, attachment })
+        }
+        Op::Reap(reap) => Proto::Reap(peer::Reap { path: reap.path, czxid: reap.czxid.0 }),
+        Op::RegisterMember { member, disk_id, ensemble_id } => {
+            Proto::RegisterMember(peer::RegisterMember { member: member.0.into(), disk_id, ensemble_id })
+        }
+    }
+}
+
+fn op_from_proto(op: peer::command::Op) -> Result<Op, CommandError> {
+    use peer::command::Op as Proto;
+
+    Ok(match op {
+        Proto::Create(create) => Op::Create(create_from_proto(create)?),
+        Proto::SetData(set) => Op::SetData(set_data_from_proto(set)),
+        Proto::SetAcl(set) => Op::SetAcl(SetAcl { path: set.path, acl: acl_from_proto(set.acl), version: set.version }),
+        Proto::Delete(delete) => Op::Delete(delete_from_proto(delete)),
+        Proto::Multi(multi) => Op::Multi(multi.ops.into_iter().map(multi_op_from_proto).collect::<Result<_, _>>()?),
+        Proto::OpenSession(open) => {
+            Op::OpenSession { timeout_ms: open.timeout_ms, password: open.password, client_name: open.client_name }
+        }
+        Proto::AttachSession(attach) => Op::AttachSession {
+            session: SessionId(attach.session),
+            password: attach.password,
+            timeout_ms: attach.timeout_ms,
+        },
+        Proto::CloseSession(peer::CloseSession {}) => Op::CloseSession,
+        Proto::ExpireSession(expire) => {
+            Op::ExpireSession { session: SessionId(expire.session), attachment: expire.attachment }
+        }
+        Proto::Reap(reap) => Op::Reap(Reap { path: reap.path, czxid: Zxid(reap.czxid) }),
+        Proto::RegisterMember(register) => Op::RegisterMember {
+            member: member_id(register.member)?,
+            disk_id: register.disk_id,
+            ensemble_id: register.ensemble_id,
+        },
+    })
+}
+
+fn multi_op_to_proto(op: MultiOp) -> peer::MultiOp {
+    use peer::multi_op::Op as Proto;
+
+    let op = match op {
+        MultiOp::Create(create) => Proto::Create(create_to_proto(create)),
+        MultiOp::SetData(set) => Proto::SetData(set_data_to_proto(set)),
+        MultiOp::Delete(delete) => Proto::Delete(peer::Delete { path: delete.path, version: delete.version }),
+        MultiOp::Check(check) => Proto::Check(peer::Check { path: check.path, version: check.version }),
+    };
+    peer::MultiOp { op: Some(op) }
+}
+
+fn multi_op_from_proto(op: peer::MultiOp) -> Result<MultiOp, CommandError> {
+    use peer::multi_op::Op as Proto;
+
+    Ok(match op.op.ok_or(CommandError::Missing { message: "part of a multi", field: "operation" })? {
+        Proto::Create(create) => MultiOp::Create(create_from_proto(create)?),
+        Proto::SetData(set) => MultiOp::SetData(set_data_from_proto(set)),
+        Proto::Delete(delete) => MultiOp::Delete(delete_from_proto(delete)),
+        Proto::Check(check) => MultiOp::Check(Check { path: check.path, version: check.version }),
+    })
+}
+
+fn create_to_proto(create: Create) -> peer::Create {
+    let (mode, ttl_ms) = mode_to_proto(create.mode);
+    peer::Create { path: create.path, data: create.data, mode, acl: acl_to_proto(create.acl), ttl_ms }
+}
+
+fn create_from_proto(create: peer::Create) -> Result<Create, CommandError> {
+    let mode = mode_from_proto(create.mode, create.ttl_ms)?;
+    Ok(Create { path: create.path, data: create.data, mode, acl: acl_from_proto(create.acl) })
+}
+
+/// The numbers are those of `quorate.v1.CreateMode`.
+fn mode_to_proto(mode: CreateMode) -> (u32, u64) {
+    match mode {
+        CreateMode::Persistent => (0, 0),
+        CreateMode::Ephemeral => (1, 0),
+        CreateMode::PersistentSequential => (2, 0),
+        CreateMode::EphemeralSequential => (3, 0),
+        CreateMode::Container => (4, 0),
+        CreateMode::PersistentWithTtl { ttl_ms } => (5, ttl_ms),
+        CreateMode::PersistentSequentialWithTtl { ttl_ms } => (6, ttl_ms),
+    }
+}
+
+fn mode_from_proto(mode: u32, ttl_ms: u64) -> Result<CreateMode, CommandError> {
+    Ok(match mode {
+        0 => CreateMode::Persistent,
+        1 => CreateMode::Ephemeral,
+        2 => CreateMode::PersistentSequential,
+        3 => CreateMode::EphemeralSequential,
+        4 => CreateMode::Container,
+        5 => CreateMode::PersistentWithTtl { ttl_ms },
+        6 => CreateMode::PersistentSequentialWithTtl { ttl_ms },
+        _ => return Err(CommandError::Unknown { what: "create mode", number: mode.into() }),
+    })
+}
+
+fn set_data_to_proto(set: SetData) -> peer::SetData {
+    peer::SetData { path: set.path, data: set.data, version: set.version }
+}
+
+fn set_data_from_proto(set: peer::SetData) -> SetData {
+    SetData { path: set.path, data: set.data, version: set.version }
+}
+
+fn delete_from_proto(delete: peer::Delete) -> Delete {
+    Delete { path: delete.path, version: delete.version }
+}
+
+fn acl_to_proto(acl: Vec<Acl>) -> Vec<peer::AclEntry> {
+    acl.into_iter()
+        .map(|entry| peer::AclEntry {
+            permissions: entry.permissions.0,
+            scheme: entry.identity.scheme,
+            id: entry.identity.id,
+        })
+        .collect()
+}
+
+fn acl_from_proto(acl: Vec<peer::AclEntry>) -> Vec<Acl> {
+    acl.into_iter()
+        .map(|entry| Acl {
+            permissions: Permissions(entry.permissions),
+            identity: Identity { scheme: entry.scheme, id: entry.id },
+        })
+        .collect()
+}
+
+fn identity_to_proto(identity: Identity) -> peer::Identity {
+    peer::Identity { scheme: identity.scheme, id: identity.id }
+}
+
+fn identity_from_proto(identity: peer::Identity) -> Identity {
+    Identity { scheme: identity.scheme, id: identity.id }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lane(seq: u64) -> Lane {
+        Lane { member: MemberId(7), incarnation: 3, seq }
+    }
+
+    fn create(mode: CreateMode) -> Create {
+        let acl = vec![
+            Acl::open(),
+            Acl { permissions: Permissions::READ, identity: Identity { scheme: "digest".into(), id: "a:b".into() } },
+        ];
+        Create { path: "/a".into(), data: Bytes::from_static(b"data"), mode, acl }
+    }
+
+    fn every_op() -> Vec<Op> {
+        let modes = [
+            CreateMode::Persistent,
+            CreateMode::Ephemeral,
+            CreateMode::PersistentSequential,
+            CreateMode::EphemeralSequential,
+            CreateMode::Container,
+            CreateMode::PersistentWithTtl { ttl_ms: 5 },
+            CreateMode::PersistentSequentialWithTtl { ttl_ms: 1 << 39 },
+        ];
+        let set = SetData { path: "/a".into(), data: Bytes::new(), version: -1 };
+        let delete = Delete { path: "/a".into(), version: 4 };
+        let check = Check { path: "/a".into(), version: 0 };
+        let mut ops: Vec<Op> = modes.into_iter().map(|mode| Op::Create(create(mode))).collect();
+        ops.extend([
+            Op::SetData(set.clone()),
+            Op::SetAcl(SetAcl { path: "/a".into(), acl: vec![Acl::open()], version: 2 }),
+            Op::Delete(delete.clone()),
+            Op::Multi(vec![
+                MultiOp::Create(create(CreateMode::Ephemeral)),
+                MultiOp::SetData(set),
+                MultiOp::Delete(delete),
+                MultiOp::Check(check),
+            ]),
+            Op::Multi(Vec::new()),
+            Op::OpenSession {
+                timeout_ms: 4000,
+                password: Bytes::from_static(b"0123456789abcdef"),
+                client_name: "tour".into(),
+            },
+            Op::AttachSession {
+                session: SessionId(1 << 56 | 9),
+                password: Bytes::from_static(b"0123456789abcdef"),
+                timeout_ms: 1,
+            },
+            Op::CloseSession,
+            Op::ExpireSession { session: SessionId(9), attachment: 2 },
+            Op::Reap(Reap { path: "/c".into(), czxid: Zxid(77) }),
+            Op::RegisterMember { member: MemberId(254), disk_id: u64::MAX, ensemble_id: 1 },
+        ]);
+        ops
+    }
+
+    fn author() -> Author {
+        Author {
+            session: SessionId(11),
+            attachment: 2,
+            write: Some(WriteNumber { number: 5, answered: 3 }),
+            identities: vec![Identity { scheme: "digest".into(), id: "a:b".into() }],
+        }
+    }
+
+    #[test]
+    fn every_command_comes_back_as_it_was() {
+        let mut batch = BatchWriter::new(-5);
+        let mut expected = Vec::new();
+        for (seq, op) in (1..).zip(every_op()) {
+            let author = if seq % 2 == 0 { author() } else { Author::default() };
+            batch.add(&encode_proposal(lane(seq), author.clone(), op.clone(), "00-trace".into()));
+            expected.push(Command { lane: lane(seq), stamp_ms: -5, author, op });
+        }
+
+        let commands = decode_batch(batch.finish()).unwrap();
+
+        assert_eq!(commands, expected);
+    }
+
+    #[test]
+    fn head_is_read_without_the_rest() {
+        let proposal = encode_proposal(lane(9), author(), Op::CloseSession, String::new());
+
+        let head = decode_head(&proposal).unwrap();
+
+        assert_eq!(head, Head { lane: lane(9), session: SessionId(11) });
+    }
+
+    #[test]
+    fn batch_of_another_format_is_refused_with_a_sentence() {
+        let batch = peer::Batch { format: 9, stamp_ms: 0, proposals: Vec::new() };
+
+        let error = decode_batch(batch.encode_to_vec().into()).unwrap_err();
+
+        assert!(error.to_string().contains("format 9"), "{error}");
+    }
+
+    #[test]
+    fn command_of_a_later_version_is_refused() {
+        let proposal = peer::Proposal { member: 1, command: Some(peer::Command::default()), ..Default::default() };
+        let batch = peer::Batch { format: FORMAT, stamp_ms: 0, proposals: vec![proposal] };
+
+        assert!(matches!(decode_batch(batch.encode_to_vec().into()), Err(CommandError::Missing { .. })));
+    }
+
+    #[test]
+    fn garbage_is_an_error_and_not_a_panic() {
+        for length in 0..64_u8 {
+            let garbage: Vec<u8> = (0..length).map(|i| i.wrapping_mul(37) ^ 0xa5).collect();
+            drop(decode_batch(garbage.clone().into()));
+            drop(decode_head(&garbage.into()));
+        }
+    }
+
+    #[test]
+    fn data_shares_the_memory_of_the_batch() {
+        let mut batch = BatchWriter::new(0);
+        let op = Op::SetData(SetData { path: "/a".into(), data: Bytes::from(vec![7; 1000]), version: -1 });
+        batch.add(&encode_proposal(lane(1), Author::default(), op, String::new()));
+        let batch = batch.finish();
+        let range = batch.as_ptr_range();
+
+        let commands = decode_batch(batch.clone()).unwrap();
+
+        let Op::SetData(set) = &commands[0].op else { panic!() };
+        assert!(range.contains(&set.data.as_ptr()));
+    }
+}

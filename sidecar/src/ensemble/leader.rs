@@ -1,0 +1,715 @@
+//! What only the leader does, in one task, so that proposals, touches and the end of sessions have one order.
+//!
+//! - Proposals of all members, as they come, into log entries of at most 1 MiB; a few entries are in flight.
+//! - Touches and barriers: all that wait share the next confirmation of leadership by a majority.
+//! - Sessions that are not heard from are ended; container and ttl nodes that are due are deleted.
+//!
+//! The leader's own commands form a lane of their own, [`LEADER_LANE`], whose incarnation is the term: a decision of
+//! one leader is never carried into the term of another, who may have given a session a new promise.
+//!
+//! When an entry is refused (the lease has lapsed, another leads), every stream is ended and all that waits is dropped:
+//! the members send again what is open, in order. Bounds: see `docs/limits.md`.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use openraft::{
+    Instant as _, ReadPolicy, async_runtime::watch::WatchReceiver, impls::OneshotResponder, raft::ClientWriteResult,
+};
+use parking_lot::Mutex;
+use quorate_proto::peer;
+use quorate_tree::{Author, MemberId, Op, SessionId, Tree};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{MissedTickBehavior, interval},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+use super::{
+    command_codec::{BatchWriter, decode_head},
+    config::Timing,
+    deadlines::{ExpiryQueue, Overdue},
+    disks::DiskTable,
+    lane::OpenLane,
+    leadership::Leadership,
+    machine::Raft,
+    types::{BatchBytes, Types},
+};
+use crate::{
+    clock::Clock,
+    replica::{Completion, Replica},
+};
+
+/// The lane of the leader's own commands: no member has this id.
+pub(crate) const LEADER_LANE: MemberId = MemberId(0);
+
+/// One log entry carries at most this many bytes of proposals, or a single proposal.
+pub(crate) const ENTRY_BYTES_MAX: usize = 1024 * 1024;
+
+/// Log entries that are not applied yet. More would only make batches smaller.
+pub(crate) const ENTRIES_IN_FLIGHT_MAX: usize = 4;
+
+/// How often sessions are looked at.
+const EXPIRY_PERIOD: Duration = Duration::from_millis(50);
+
+/// Sessions that are being ended at the same time. The rest follow when those are applied.
+const EXPIRING_MAX: usize = 10_000;
+
+/// Nodes reaped in a minute at most, as ZooKeeper's `maxPerMinute`.
+const REAPED_PER_MINUTE_MAX: u64 = 10_000;
+
+/// Frames and streams that wait for the leader's task. When it is full, streams are not read.
+const EVENTS_MAX: usize = 256;
+
+/// Answers that wait to be sent on one stream: one touch and one barrier are unanswered at most.
+const ANSWERS_MAX: usize = 8;
+
+/// A stream from a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct StreamId(u64);
+
+/// How members get at the leader's task.
+#[derive(Clone, Debug)]
+pub(crate) struct LeaderDoor {
+    events: mpsc::Sender<Event>,
+    streams: Arc<AtomicU64>,
+    news: Arc<SessionNews>,
+}
+
+#[derive(Debug)]
+enum Event {
+    Opened {
+        stream: StreamId,
+        from: Sender,
+        answers: mpsc::Sender<peer::LeaderFrame>,
+    },
+    Frame {
+        stream: StreamId,
+        frame: peer::ForwardFrame,
+    },
+    Closed {
+        stream: StreamId,
+    },
+    /// A command of the leader's own, if it still leads in that term.
+    Own {
+        term: u64,
+        op: Op,
+    },
+    /// Takes no new proposals, or takes them again.
+    Hold(bool),
+}
+
+/// The start of a member that speaks on a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sender {
+    pub(crate) member: MemberId,
+    pub(crate) incarnation: u64,
+}
+
+/// An open stream, as its owner sees it.
+#[derive(Debug)]
+pub(crate) struct LeaderStream {
+    id: StreamId,
+    events: mpsc::Sender<Event>,
+}
+
+/// The leader's task has ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LeaderGone;
+
+/// What the applier tells the leader's task: sessions that began, moved or ended, and how far its own lane is.
+///
+/// Not a channel, because the applier must never wait. Empty while this member does not lead; what is collected while
+/// it leads is taken at every turn of its task.
+#[derive(Debug, Default)]
+pub(crate) struct SessionNews {
+    leads: AtomicBool,
+    sessions: Mutex<Vec<SessionId>>,
+    lane: Mutex<Option<Arc<OpenLane>>>,
+}
+
+impl SessionNews {
+    /// A session began, moved or ended.
+    pub(crate) fn tell(&self, session: SessionId) {
+        if self.leads.load(Ordering::Acquire) {
+            self.sessions.lock().push(session);
+        }
+    }
+
+    /// Commands of a leader were applied.
+    pub(crate) fn leader_applied(&self, tree: &Tree) {
+        let lane = self.lane.lock().clone();
+        if let Some(lane) = lane
+            && let Some(next) = tree.next_in_lane(LEADER_LANE, lane.incarnation())
+        {
+            lane.forget_below(next);
+        }
+    }
+
+    fn begin(&self, lane: &Arc<OpenLane>) {
+        *self.lane.lock() = Some(lane.clone());
+        self.leads.store(true, Ordering::Release);
+    }
+
+    fn end(&self) {
+        self.leads.store(false, Ordering::Release);
+        self.lane.lock().take();
+        self.sessions.lock().clear();
+    }
+
+    fn take(&self) -> Vec<SessionId> {
+        std::mem::take(&mut *self.sessions.lock())
+    }
+}
+
+impl LeaderDoor {
+    /// A door and the queue behind it.
+    pub(crate) fn new() -> (Self, LeaderQueue) {
+        // When it is full, senders wait: their streams are not read, and the members' frames stay in the sockets.
+        let (events, queue) = mpsc::channel(EVENTS_MAX);
+        (Self { events, streams: Arc::default(), news: Arc::default() }, LeaderQueue(queue))
+    }
+
+    pub(crate) fn news(&self) -> &Arc<SessionNews> {
+        &self.news
+    }
+
+    /// Opens a stream. Its answers end when the leader cannot serve it any more.
+    pub(crate) async fn open(
+        &self,
+        from: Sender,
+    ) -> Result<(LeaderStream, mpsc::Receiver<peer::LeaderFrame>), LeaderGone> {
+        let id = StreamId(self.streams.fetch_add(1, Ordering::Relaxed));
+        // When it is full, the stream is ended: its member does not read.
+        let (answers, receiver) = mpsc::channel(ANSWERS_MAX);
+        self.events.send(Event::Opened { stream: id, from, answers }).await.map_err(|_closed| LeaderGone)?;
+        Ok((LeaderStream { id, events: self.events.clone() }, receiver))
+    }
+
+    /// Proposes a command of the leader's own. Nothing happens if this member does not lead in that term.
+    pub(crate) async fn propose_own(&self, term: u64, op: Op) {
+        // The task ends only when the whole member does.
+        let _ = self.events.send(Event::Own { term, op }).await;
+    }
+
+    /// Takes no new proposals from members, or takes them again.
+    pub(crate) async fn hold(&self, hold: bool) {
+        let _ = self.events.send(Event::Hold(hold)).await;
+    }
+}
+
+/// Where the leader's task takes its events from.
+#[derive(Debug)]
+pub(crate) struct LeaderQueue(mpsc::Receiver<Event>);
+
+impl LeaderStream {
+    pub(crate) async fn frame(&self, frame: peer::ForwardFrame) -> Result<(), LeaderGone> {
+        self.events.send(Event::Frame { stream: self.id, frame }).await.map_err(|_closed| LeaderGone)
+    }
+
+    pub(crate) async fn close(self) {
+        let _ = self.events.send(Event::Closed { stream: self.id }).await;
+    }
+}
+
+/// The leader's task: idle on members that do not lead.
+pub(crate) struct LeaderTask {
+    pub(crate) raft: Raft,
+    pub(crate) replica: Arc<Replica>,
+    pub(crate) disks: Arc<DiskTable>,
+    pub(crate) door: LeaderDoor,
+    pub(crate) queue: LeaderQueue,
+    pub(crate) leadership: watch::Receiver<Leadership>,
+    pub(crate) timing: Timing,
+    pub(crate) reap_period: Duration,
+}
+
+/// What there is only while this member leads.
+struct Reign {
+    term: u64,
+    /// The leader's own commands.
+    own: Arc<OpenLane>,
+    own_unsent: VecDeque<Bytes>,
+    pending: VecDeque<Pending>,
+    in_flight: FuturesUnordered<Pin<Box<dyn Future<Output = EntryEnd> + Send>>>,
+    /// Counts the restarts after a refusal.
+    restarts: u64,
+    /// Asked since the confirmation under way began.
+    asked: Vec<Question>,
+    confirmation: Option<Confirmation>,
+    /// Whether the first entry of the term has been applied here.
+    settled: bool,
+    /// An entry was refused: nothing is proposed until a majority has confirmed this leader again.
+    doubted: bool,
+    /// The last confirmation failed: the next one is not tried at once.
+    unconfirmed: bool,
+    deadlines: ExpiryQueue,
+    /// Sessions whose end was proposed, with the place of that proposal in the own lane.
+    expiring: HashMap<SessionId, u64>,
+    overdue: VecDeque<Overdue>,
+}
+
+struct Pending {
+    stream: StreamId,
+    proposal: Bytes,
+}
+
+struct Confirmation {
+    questions: Vec<Question>,
+    answer: Pin<Box<dyn Future<Output = Result<u64, Unconfirmed>> + Send>>,
+}
+
+enum Question {
+    Touch {
+        stream: StreamId,
+        number: u64,
+        sessions: Vec<u64>,
+    },
+    Barrier {
+        stream: StreamId,
+        number: u64,
+    },
+    /// Whether this member still leads, after a refusal.
+    Doubt,
+}
+
+struct OpenStream {
+    from: Sender,
+    answers: mpsc::Sender<peer::LeaderFrame>,
+}
+
+/// Something under way came to its end.
+enum Turn {
+    Entry(EntryEnd),
+    Confirmed((Vec<Question>, Result<u64, Unconfirmed>)),
+}
+
+/// What became of an entry.
+enum EntryEnd {
+    Applied,
+    /// It may be applied or not; the members send its proposals again.
+    Refused {
+        restarts: u64,
+        reason: String,
+    },
+}
+
+/// No majority stood behind this leader.
+struct Unconfirmed(String);
+
+impl LeaderTask {
+    /// Runs until stopped.
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        let mut streams: HashMap<StreamId, OpenStream> = HashMap::new();
+        let mut reign: Option<Reign> = None;
+        let mut held = false;
+        let mut expiry = interval(EXPIRY_PERIOD);
+        expiry.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut reaping = interval(self.reap_period);
+        reaping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.leadership.mark_changed();
+        loop {
+            if let Some(reign) = &mut reign {
+                self.propose_batches(reign, held).await;
+                self.begin_confirmation(reign);
+            }
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                // The sender lives as long as the ensemble, which stops this task first.
+                Ok(()) = self.leadership.changed() => {
+                    let now = *self.leadership.borrow_and_update();
+                    if reign.as_ref().map(|reign| reign.term) != now.leads.then_some(now.term) {
+                        streams.clear();
+                        self.end_reign(reign.take());
+                        reign = now.leads.then(|| self.begin_reign(now.term));
+                    }
+                }
+                Some((reign, turn)) = next_turn(&mut reign) => match turn {
+                    Turn::Entry(EntryEnd::Applied) => {}
+                    Turn::Entry(EntryEnd::Refused { restarts, reason }) => {
+                        // The entries behind a refused one are refused as well, mostly: one restart is for all of them.
+                        if restarts == reign.restarts {
+                            debug!(term = reign.term, reason, "a log entry was refused: the members send again");
+                            streams.clear();
+                            reign.restart();
+                        }
+                    }
+                    Turn::Confirmed(answer) => self.answer(reign, &mut streams, answer),
+                },
+                _ = expiry.tick() => {
+                    if let Some(reign) = &mut reign {
+                        self.expire(reign);
+                    }
+                }
+                _ = reaping.tick() => {
+                    if let Some(reign) = &mut reign {
+                        self.reap(reign);
+                    }
+                }
+                Some(event) = self.queue.0.recv() => {
+                    self.take(event, &mut reign, &mut streams, &mut held);
+                    // All that has come shares the next entry and the next confirmation.
+                    while let Ok(event) = self.queue.0.try_recv() {
+                        self.take(event, &mut reign, &mut streams, &mut held);
+                    }
+                }
+            }
+        }
+        self.end_reign(reign);
+    }
+
+    fn begin_reign(&self, term: u64) -> Reign {
+        info!(term, "this member leads");
+        let own = Arc::new(OpenLane::new(LEADER_LANE, term));
+        self.door.news.begin(&own);
+        let now = Clock::now();
+        let mut deadlines = ExpiryQueue::new(now, EXPIRY_PERIOD);
+        // After the news began: whatever the tree does not show yet will be told.
+        self.replica.read(|tree| {
+            for view in tree.sessions() {
+                deadlines.grant(view.session, view.attachment, timeout(view.timeout_ms), now);
+            }
+        });
+        Reign {
+            term,
+            own,
+            own_unsent: VecDeque::new(),
+            pending: VecDeque::new(),
+            in_flight: FuturesUnordered::new(),
+            restarts: 0,
+            asked: Vec::new(),
+            confirmation: None,
+            settled: false,
+            doubted: false,
+            unconfirmed: false,
+            deadlines,
+            expiring: HashMap::new(),
+            overdue: VecDeque::new(),
+        }
+    }
+
+    fn end_reign(&self, reign: Option<Reign>) {
+        if let Some(reign) = reign {
+            info!(term = reign.term, "this member leads no more");
+            self.door.news.end();
+            reign.own.close();
+        }
+    }
+
+    fn take(
+        &self,
+        event: Event,
+        reign: &mut Option<Reign>,
+        streams: &mut HashMap<StreamId, OpenStream>,
+        held: &mut bool,
+    ) {
+        match event {
+            // Without a reign the answers are dropped, which ends the stream: its member looks for the leader again.
+            Event::Opened { stream, from, answers } => {
+                if reign.is_some() {
+                    streams.insert(stream, OpenStream { from, answers });
+                }
+            }
+            Event::Closed { stream } => {
+                streams.remove(&stream);
+                if let Some(reign) = reign {
+                    reign.drop_stream(stream);
+                }
+            }
+            Event::Frame { stream, frame } => {
+                // The frame may have been under way when the stream was ended.
+                let (Some(reign), Some(open)) = (reign, streams.get(&stream)) else { return };
+                if let Err(reason) = self.take_frame(reign, stream, open.from, frame) {
+                    error!(member = %open.from.member, reason, "a member sent what cannot be");
+                    streams.remove(&stream);
+                    reign.drop_stream(stream);
+                }
+            }
+            Event::Own { term, op } => {
+                if let Some(reign) = reign.as_mut().filter(|reign| reign.term == term) {
+                    reign.propose_own(op);
+                }
+            }
+            Event::Hold(hold) => *held = hold,
+        }
+    }
+
+    fn take_frame(
+        &self,
+        reign: &mut Reign,
+        stream: StreamId,
+        from: Sender,
+        frame: peer::ForwardFrame,
+    ) -> Result<(), String> {
+        let now = Clock::now();
+        for proposal in frame.proposals {
+            let head = decode_head(&proposal).map_err(|error| error.to_string())?;
+            let lane = head.lane;
+            if (lane.member, lane.incarnation) != (from.member, from.incarnation) {
+                return Err(format!("a proposal of member {} in another's stream", lane.member));
+            }
+            reign.deadlines.touch(head.session, now);
+            reign.pending.push_back(Pending { stream, proposal });
+        }
+        if let Some(peer::Touch { number, sessions }) = frame.touch {
+            for session in &sessions {
+                self.touch(reign, SessionId(*session));
+            }
+            reign.asked.push(Question::Touch { stream, number, sessions });
+        }
+        if let Some(peer::Barrier { number }) = frame.barrier {
+            reign.asked.push(Question::Barrier { stream, number });
+        }
+        Ok(())
+    }
+
+    fn touch(&self, reign: &mut Reign, session: SessionId) {
+        let now = Clock::now();
+        if reign.deadlines.touch(session, now) || reign.expiring.contains_key(&session) {
+            return;
+        }
+        // Applied, and its news not taken yet.
+        if let Some(view) = self.replica.read(|tree| tree.session(session)) {
+            reign.deadlines.grant(session, view.attachment, timeout(view.timeout_ms), now);
+        }
+    }
+
+    /// Hands to Raft what waits, in as many entries as may be in flight.
+    async fn propose_batches(&self, reign: &mut Reign, held: bool) {
+        let open = self.disks.writes_open() && !held;
+        while !reign.doubted && reign.in_flight.len() < ENTRIES_IN_FLIGHT_MAX {
+            let Some(batch) = reign.next_batch(open) else { return };
+            let (responder, end) = OneshotResponder::<Types, ClientWriteResult<Types>>::new_pair();
+            if let Err(fatal) = self.raft.client_write_ff(BatchBytes(batch), Some(responder)).await {
+                // The core has ended; whoever follows it ends this member.
+                warn!(%fatal, "cannot propose");
+                reign.doubted = true;
+                return;
+            }
+            let restarts = reign.restarts;
+            reign.in_flight.push(Box::pin(async move {
+                match end.await {
+                    Ok(Ok(_applied)) => EntryEnd::Applied,
+                    Ok(Err(refused)) => EntryEnd::Refused { restarts, reason: refused.to_string() },
+                    Err(_dropped) => EntryEnd::Refused { restarts, reason: "the core has ended".into() },
+                }
+            }));
+        }
+    }
+
+    /// Asks a majority whether this member still leads, for all who wait to know.
+    fn begin_confirmation(&self, reign: &mut Reign) {
+        if reign.confirmation.is_some() || reign.asked.is_empty() {
+            return;
+        }
+        let questions = std::mem::take(&mut reign.asked);
+        let raft = self.raft.clone();
+        let mut applied = (!reign.settled).then(|| self.replica.applied());
+        // A refusal can be immediate while another leads and the news of it is still under way.
+        let delay = if reign.unconfirmed { self.timing.retry() } else { Duration::ZERO };
+        let answer = Box::pin(async move {
+            tokio::time::sleep(delay).await;
+            let confirmed = raft.get_read_linearizer(ReadPolicy::ReadIndex).await;
+            let confirmed = confirmed.map_err(|error| Unconfirmed(error.to_string()))?;
+            let index = confirmed.read_log_id().index();
+            if let Some(applied) = &mut applied {
+                // The read index is not below the first entry of the term.
+                let _ = applied.wait_for(|applied| applied.log_index >= index).await;
+            }
+            Ok(index)
+        });
+        reign.confirmation = Some(Confirmation { questions, answer });
+    }
+
+    fn answer(
+        &self,
+        reign: &mut Reign,
+        streams: &mut HashMap<StreamId, OpenStream>,
+        (questions, answer): (Vec<Question>, Result<u64, Unconfirmed>),
+    ) {
+        let log_index = match answer {
+            Ok(log_index) => log_index,
+            Err(Unconfirmed(reason)) => {
+                debug!(term = reign.term, reason, "no majority stands behind this leader");
+                reign.asked.splice(0..0, questions);
+                reign.unconfirmed = true;
+                return;
+            }
+        };
+        reign.settled = true;
+        reign.unconfirmed = false;
+        for question in questions {
+            let (stream, frame) = match question {
+                Question::Doubt => {
+                    reign.doubted = false;
+                    continue;
+                }
+                Question::Touch { stream, number, sessions } => {
+                    let lapsed = self.lapsed(reign, sessions);
+                    (stream, peer::LeaderFrame { touched: Some(number), lapsed, ..Default::default() })
+                }
+                Question::Barrier { stream, number } => {
+                    let barrier = Some(peer::BarrierReply { number, log_index });
+                    (stream, peer::LeaderFrame { barrier, ..Default::default() })
+                }
+            };
+            let Some(open) = streams.get(&stream) else { continue };
+            if open.answers.try_send(frame).is_err() {
+                streams.remove(&stream);
+                reign.drop_stream(stream);
+            }
+        }
+    }
+
+    /// Which of the touched sessions have no new promise: they have ended, or their end is decided.
+    fn lapsed(&self, reign: &Reign, mut sessions: Vec<u64>) -> Vec<u64> {
+        if sessions.is_empty() {
+            return sessions;
+        }
+        self.replica.read(|tree| {
+            sessions.retain(|session| {
+                let session = SessionId(*session);
+                let ending = reign.expiring.contains_key(&session)
+                    || reign.overdue.iter().any(|overdue| overdue.session == session);
+                ending || has_ended(tree, session)
+            });
+        });
+        sessions
+    }
+
+    fn expire(&self, reign: &mut Reign) {
+        let now = Clock::now();
+        for session in self.door.news.take() {
+            match self.replica.read(|tree| tree.session(session)) {
+                Some(view) => {
+                    reign.deadlines.grant(session, view.attachment, timeout(view.timeout_ms), now);
+                    reign.overdue.retain(|overdue| overdue.session != session);
+                }
+                None => reign.deadlines.forget(session),
+            }
+        }
+        // An end that was applied and ended nothing met a newer attachment, which the news told of.
+        let oldest = reign.own.oldest();
+        reign.expiring.retain(|_, seq| oldest.is_some_and(|oldest| oldest <= *seq));
+        reign.overdue.extend(reign.deadlines.tick(now, self.has_majority()));
+        while reign.expiring.len() < EXPIRING_MAX {
+            let Some(Overdue { session, attachment }) = reign.overdue.pop_front() else { break };
+            info!(%session, attachment, "session was not heard from within its timeout");
+            let seq = reign.propose_own(Op::ExpireSession { session, attachment });
+            reign.expiring.insert(session, seq);
+        }
+    }
+
+    /// Whether a majority has answered this leader lately. Without one, no member's touches count.
+    fn has_majority(&self) -> bool {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let alone = metrics.membership_config.voter_ids().count() == 1;
+        alone || metrics.last_quorum_acked.is_some_and(|acked| acked.elapsed() < self.timing.lease())
+    }
+
+    fn reap(&self, reign: &mut Reign) {
+        if !reign.settled || !reign.own_unsent.is_empty() {
+            return;
+        }
+        let share = REAPED_PER_MINUTE_MAX * self.reap_period.as_millis().min(60_000) as u64 / 60_000;
+        let limit = usize::try_from(share.max(1)).expect("it is at most the number for a minute");
+        let due = self.replica.read(|tree| tree.due_for_reaping(Clock::wall_ms(), limit));
+        for reap in due {
+            reign.propose_own(Op::Reap(reap));
+        }
+    }
+}
+
+impl Reign {
+    fn propose_own(&mut self, op: Op) -> u64 {
+        let seq = self.own.propose(Author::default(), op, String::new(), Completion::Nobody);
+        self.own_unsent.extend(self.own.next_frame());
+        seq
+    }
+
+    /// The next entry: the leader's own commands first, then those of members if they may be taken.
+    fn next_batch(&mut self, open: bool) -> Option<Bytes> {
+        let mut batch: Option<BatchWriter> = None;
+        loop {
+            let own = self.own_unsent.front();
+            let next = own.or_else(|| self.pending.front().filter(|_| open).map(|pending| &pending.proposal));
+            let Some(proposal) = next else { break };
+            let is_own = own.is_some();
+            if batch.as_ref().is_some_and(|batch| batch.bytes_len() + proposal.len() > ENTRY_BYTES_MAX) {
+                break;
+            }
+            batch.get_or_insert_with(|| BatchWriter::new(Clock::wall_ms())).add(proposal);
+            if is_own {
+                self.own_unsent.pop_front();
+            } else {
+                self.pending.pop_front();
+            }
+        }
+        batch.map(BatchWriter::finish)
+    }
+
+    /// Forgets all that came from members, and begins the own lane anew. Nothing is proposed until a majority has
+    /// confirmed this leader: as long as its lease has lapsed, the next entry would be refused as well.
+    fn restart(&mut self) {
+        self.restarts += 1;
+        self.pending.clear();
+        self.own.rewind();
+        self.own_unsent =
+            std::iter::from_fn(|| Some(self.own.next_frame()).filter(|frame| !frame.is_empty())).flatten().collect();
+        self.asked.retain(|question| matches!(question, Question::Doubt));
+        if !self.doubted {
+            self.doubted = true;
+            self.asked.push(Question::Doubt);
+        }
+    }
+
+    fn drop_stream(&mut self, gone: StreamId) {
+        self.pending.retain(|pending| pending.stream != gone);
+        self.asked.retain(|question| match question {
+            Question::Touch { stream, .. } | Question::Barrier { stream, .. } => *stream != gone,
+            Question::Doubt => true,
+        });
+    }
+}
+
+/// What happens next to what is under way. Never resolves when nothing is. Cancel safe: all of it stays.
+async fn next_turn(reign: &mut Option<Reign>) -> Option<(&mut Reign, Turn)> {
+    let Some(reign) = reign else { return std::future::pending().await };
+    let turn = {
+        let confirmation = async {
+            match &mut reign.confirmation {
+                Some(confirmation) => confirmation.answer.as_mut().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            Some(end) = reign.in_flight.next() => return Some((reign, Turn::Entry(end))),
+            answer = confirmation => answer,
+        }
+    };
+    let questions = reign.confirmation.take().map_or_else(Vec::new, |confirmation| confirmation.questions);
+    Some((reign, Turn::Confirmed((questions, turn))))
+}
+
+/// Whether a session was there and is no more. One that was opened after what this copy shows is not there yet.
+fn has_ended(tree: &Tree, session: SessionId) -> bool {
+    let opened_at = session.0 & 0x00ff_ffff_ffff_ffff;
+    opened_at <= tree.zxid().0 && tree.session(session).is_none()
+}
+
+fn timeout(timeout_ms: u32) -> Duration {
+    Duration::from_millis(timeout_ms.into())
+}

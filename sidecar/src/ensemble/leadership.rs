@@ -1,0 +1,66 @@
+//! Who leads, as this member knows it: the Raft crate's view in our words.
+
+use openraft::{ServerState, async_runtime::watch::WatchReceiver};
+use quorate_tree::MemberId;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::{EnsembleError, machine::Raft};
+
+/// Who leads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Leadership {
+    pub(crate) term: u64,
+    /// The leader of that term, once a majority has voted for it.
+    pub(crate) leader: Option<MemberId>,
+    /// Whether that is this member.
+    pub(crate) leads: bool,
+    /// Whether this member has a vote.
+    pub(crate) votes: bool,
+}
+
+impl Leadership {
+    /// The leader and its term, if there is one.
+    pub(crate) fn reign(self) -> Option<(u64, MemberId)> {
+        Some((self.term, self.leader?))
+    }
+}
+
+/// Publishes every change until told to stop, or until the Raft core ends; then says why.
+pub(crate) async fn follow(
+    raft: Raft,
+    leadership: watch::Sender<Leadership>,
+    stop: CancellationToken,
+) -> Option<EnsembleError> {
+    let mut server = raft.server_metrics();
+    loop {
+        let now = {
+            let metrics = server.borrow_and_update();
+            let leader = metrics.current_leader.filter(|_leader| metrics.vote.committed);
+            Leadership {
+                term: metrics.vote.leader_id.term,
+                leader: leader.and_then(|leader| u8::try_from(leader).ok()).map(MemberId),
+                leads: metrics.state == ServerState::Leader && leader == Some(metrics.id),
+                votes: metrics.membership_config.voter_ids().any(|voter| voter == metrics.id),
+            }
+        };
+        leadership.send_if_modified(|known| std::mem::replace(known, now) != now);
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return None,
+            changed = server.changed() => {
+                if changed.is_err() {
+                    leadership.send_modify(|known| *known = Leadership { term: known.term, ..Leadership::default() });
+                    return Some(why_ended(&raft));
+                }
+            }
+        }
+    }
+}
+
+fn why_ended(raft: &Raft) -> EnsembleError {
+    match &raft.metrics().borrow_watched().running_state {
+        Ok(()) => EnsembleError::Failed("the agreement between members ended for an unknown reason".into()),
+        Err(fatal) => EnsembleError::Failed(fatal.to_string()),
+    }
+}

@@ -1,0 +1,272 @@
+//! How the Raft crate reaches the peers.
+//!
+//! A follower is given the log on one stream with many requests in flight; heartbeats, votes and snapshots have
+//! connections of their own. A peer is given the log only while its disk is the registered one.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use futures_util::{Stream, StreamExt, stream};
+use openraft::{
+    AnyError, BasicNode, OptionalSend, RaftNetworkFactory, RaftNetworkV2,
+    base::{BoxFuture, BoxStream},
+    errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable},
+    network::{Backoff, RPCOption},
+    raft::{
+        AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError, StreamAppendResult,
+        TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+    },
+};
+use quorate_proto::peer;
+use quorate_tree::MemberId;
+
+use super::{
+    codec,
+    link::{LinkError, PeerLink},
+    machine::{SnapshotFile, TypedSnapshot},
+    types::{LogId, Types, Vote},
+};
+
+/// The links to all peers.
+pub(crate) type Links = Arc<BTreeMap<MemberId, Arc<PeerLink>>>;
+
+/// Gives the Raft crate a client for each peer.
+#[derive(Debug)]
+pub(crate) struct Network {
+    links: Links,
+    retry: Duration,
+}
+
+/// What the Raft crate speaks to one peer with.
+#[derive(Debug)]
+pub(crate) struct PeerNetwork {
+    /// `None` if the log names a member that is not configured here.
+    link: Option<Arc<PeerLink>>,
+    retry: Duration,
+    purpose: Purpose,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    Log,
+    Heartbeat,
+    Snapshot,
+}
+
+type RpcResult<T> = Result<T, RPCError<Types>>;
+
+impl Network {
+    pub(crate) fn new(links: Links, retry: Duration) -> Self {
+        Self { links, retry }
+    }
+
+    fn client(&self, target: u64, purpose: Purpose) -> PeerNetwork {
+        let member = u8::try_from(target).ok().map(MemberId);
+        let link = member.and_then(|member| self.links.get(&member)).cloned();
+        PeerNetwork { link, retry: self.retry, purpose }
+    }
+}
+
+impl RaftNetworkFactory<Types> for Network {
+    type Network = PeerNetwork;
+
+    async fn new_client(&mut self, target: u64, _node: &BasicNode) -> PeerNetwork {
+        self.client(target, Purpose::Log)
+    }
+
+    async fn new_heartbeat_client(&mut self, target: u64, _node: &BasicNode) -> PeerNetwork {
+        self.client(target, Purpose::Heartbeat)
+    }
+
+    async fn new_snapshot_client(&mut self, target: u64, _node: &BasicNode) -> PeerNetwork {
+        self.client(target, Purpose::Snapshot)
+    }
+}
+
+impl PeerNetwork {
+    fn link(&self) -> RpcResult<&Arc<PeerLink>> {
+        self.link.as_ref().ok_or_else(|| {
+            RPCError::Unreachable(Unreachable::new(&AnyError::error(
+                "the log names a member that is not configured here",
+            )))
+        })
+    }
+
+    async fn heartbeat(&mut self, request: AppendEntriesRequest<Types>) -> RpcResult<StreamAppendResult<Types>> {
+        let link = self.link()?;
+        let disk_id = link.fed_disk_id().await.map_err(rpc_error)?;
+        let request = link.standing().request(append_to_proto(request), disk_id);
+        let reply = link.prompt().heartbeat(request).await.map_err(|status| rpc_error(link.failed(status)))?;
+        append_result(reply.into_inner())
+    }
+
+    async fn log_stream<S>(
+        &mut self,
+        requests: S,
+    ) -> RpcResult<BoxStream<'static, RpcResult<StreamAppendResult<Types>>>>
+    where
+        S: Stream<Item = AppendEntriesRequest<Types>> + Send + Unpin + 'static,
+    {
+        let link = self.link()?.clone();
+        let disk_id = link.fed_disk_id().await.map_err(rpc_error)?;
+        let gate = link.clone();
+        // Looked at again for each request: client writes are taken only after this says no to unregistered disks.
+        let requests =
+            requests.take_while(move |_request| std::future::ready(gate.may_feed(disk_id))).map(append_to_proto);
+        let request = link.standing().request(requests, disk_id);
+        let replies = link.steady().append(request).await.map_err(|status| rpc_error(link.failed(status)))?;
+        let replies = replies.into_inner().map(move |reply| match reply {
+            Ok(reply) => append_result(reply),
+            Err(status) => Err(rpc_error(link.failed(status))),
+        });
+        Ok(replies.boxed())
+    }
+
+    async fn ask_for_vote(&mut self, request: VoteRequest<Types>, pre: bool) -> RpcResult<VoteResponse<Types>> {
+        let link = self.link()?;
+        let disk_id = link.disk_id().await.map_err(rpc_error)?;
+        let request = peer::VoteRequest {
+            vote: Some(codec::vote_to_proto(&request.vote)),
+            last_log_id: request.last_log_id.as_ref().map(codec::log_id_to_proto),
+            leadership_transfer: request.leadership_transfer,
+            pre,
+        };
+        let request = link.standing().request(request, disk_id);
+        let reply = link.prompt().vote(request).await.map_err(|status| rpc_error(link.failed(status)))?.into_inner();
+        let vote = required_vote(reply.vote.as_ref())?;
+        let last_log_id = codec::optional_log_id_from_proto(reply.last_log_id.as_ref()).map_err(garbled)?;
+        Ok(VoteResponse::new(vote, last_log_id, reply.granted))
+    }
+}
+
+impl RaftNetworkV2<Types> for PeerNetwork {
+    type SnapshotData = SnapshotFile;
+
+    /// Not used by the crate where `stream_append` is: kept for a single request.
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<Types>,
+        _option: RPCOption,
+    ) -> RpcResult<AppendEntriesResponse<Types>> {
+        self.heartbeat(rpc).await.map(AppendEntriesResponse::from)
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        mut input: S,
+        _option: RPCOption,
+    ) -> BoxFuture<'s, RpcResult<BoxStream<'s, RpcResult<StreamAppendResult<Types>>>>>
+    where
+        S: Stream<Item = AppendEntriesRequest<Types>> + OptionalSend + Unpin + 'static,
+    {
+        Box::pin(async move {
+            if self.purpose != Purpose::Heartbeat {
+                return self.log_stream(input).await;
+            }
+            let Some(request) = input.next().await else { return Ok(stream::empty().boxed()) };
+            let result = self.heartbeat(request).await?;
+            Ok(stream::once(std::future::ready(Ok(result))).boxed())
+        })
+    }
+
+    async fn vote(&mut self, rpc: VoteRequest<Types>, _option: RPCOption) -> RpcResult<VoteResponse<Types>> {
+        self.ask_for_vote(rpc, false).await
+    }
+
+    async fn pre_vote(&mut self, rpc: VoteRequest<Types>, _option: RPCOption) -> RpcResult<VoteResponse<Types>> {
+        self.ask_for_vote(rpc, true).await
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: TypedSnapshot,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
+        let _ = (vote, snapshot, cancel);
+        Err(StreamingError::Unreachable(Unreachable::new(&AnyError::error("no snapshots yet"))))
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<Types>,
+        _option: RPCOption,
+    ) -> RpcResult<TransferLeaderResponse<Types>> {
+        let link = self.link()?;
+        let disk_id = link.disk_id().await.map_err(rpc_error)?;
+        let message = peer::TransferRequest {
+            from: Some(codec::vote_to_proto(request.from_leader())),
+            to: *request.to_node_id(),
+            last_log_id: request.last_log_id().map(codec::log_id_to_proto),
+        };
+        let message = link.standing().request(message, disk_id);
+        let reply = link.prompt().transfer_leadership(message).await;
+        let reply = reply.map_err(|status| rpc_error(link.failed(status)))?.into_inner();
+        if reply.refused.is_empty() {
+            return Ok(Ok(()));
+        }
+        Err(RPCError::Network(NetworkError::new(&AnyError::error(reply.refused))))
+    }
+
+    fn backoff(&self) -> Option<Backoff> {
+        Some(Backoff::new(std::iter::repeat(self.retry)))
+    }
+}
+
+pub(crate) fn append_to_proto(request: AppendEntriesRequest<Types>) -> peer::AppendRequest {
+    peer::AppendRequest {
+        vote: Some(codec::vote_to_proto(&request.vote)),
+        prev: request.prev_log_id.as_ref().map(codec::log_id_to_proto),
+        leader_commit: request.leader_commit.as_ref().map(codec::log_id_to_proto),
+        entries: request.entries.iter().map(codec::entry_to_proto).collect(),
+    }
+}
+
+pub(crate) fn append_from_proto(
+    request: peer::AppendRequest,
+) -> Result<AppendEntriesRequest<Types>, codec::CodecError> {
+    let vote = request.vote.ok_or(codec::CodecError::Missing { message: "append request", field: "vote" })?;
+    Ok(AppendEntriesRequest {
+        vote: codec::vote_from_proto(&vote)?,
+        prev_log_id: codec::optional_log_id_from_proto(request.prev.as_ref())?,
+        leader_commit: codec::optional_log_id_from_proto(request.leader_commit.as_ref())?,
+        entries: request.entries.into_iter().map(codec::entry_from_proto).collect::<Result<_, _>>()?,
+    })
+}
+
+pub(crate) fn append_reply(result: &StreamAppendResult<Types>) -> peer::AppendReply {
+    use peer::append_reply::Result as Proto;
+
+    let result = match result {
+        Ok(matched) => Proto::Matched(peer::Matched { log_id: matched.as_ref().map(codec::log_id_to_proto) }),
+        Err(StreamAppendError::Conflict(log_id)) => Proto::Conflict(codec::log_id_to_proto(log_id)),
+        Err(StreamAppendError::HigherVote(vote)) => Proto::HigherVote(codec::vote_to_proto(vote)),
+    };
+    peer::AppendReply { result: Some(result) }
+}
+
+fn append_result(reply: peer::AppendReply) -> RpcResult<StreamAppendResult<Types>> {
+    use peer::append_reply::Result as Proto;
+
+    let conflict = |log_id: &peer::LogId| -> RpcResult<LogId> { codec::log_id_from_proto(log_id).map_err(garbled) };
+    match reply.result {
+        Some(Proto::Matched(matched)) => Ok(Ok(matched.log_id.as_ref().map(conflict).transpose()?)),
+        Some(Proto::Conflict(log_id)) => Ok(Err(StreamAppendError::Conflict(conflict(&log_id)?))),
+        Some(Proto::HigherVote(vote)) => Ok(Err(StreamAppendError::HigherVote(required_vote(Some(&vote))?))),
+        None => Err(garbled(codec::CodecError::Missing { message: "append reply", field: "result" })),
+    }
+}
+
+fn required_vote(vote: Option<&peer::Vote>) -> RpcResult<Vote> {
+    let vote = vote.ok_or(codec::CodecError::Missing { message: "reply", field: "vote" }).map_err(garbled)?;
+    codec::vote_from_proto(vote).map_err(garbled)
+}
+
+fn garbled(error: codec::CodecError) -> RPCError<Types> {
+    RPCError::Network(NetworkError::new(&error))
+}
+
+/// All of them are for a while: the crate tries again after its backoff.
+fn rpc_error(error: LinkError) -> RPCError<Types> {
+    RPCError::Unreachable(Unreachable::new(&error))
+}

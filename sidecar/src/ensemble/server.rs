@@ -1,0 +1,194 @@
+//! What the peers of this member may call.
+
+use std::{pin::Pin, sync::Arc, time::Duration};
+
+use futures_util::{Stream, StreamExt};
+use openraft::raft::{TransferLeaderRequest, VoteRequest};
+use quorate_proto::peer::{self, peer_server::Peer};
+use quorate_tree::MemberId;
+use tokio::sync::watch;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::{Extensions, Request, Response, Status, Streaming, metadata::MetadataMap};
+use tracing::warn;
+
+use super::{
+    codec,
+    config::Timing,
+    faults::Faults,
+    forward::serve_stream,
+    leader::{LeaderDoor, LeaderGone, Sender},
+    leadership::Leadership,
+    machine::Raft,
+    network::{append_from_proto, append_reply},
+    peer_io::PeerAtSocket,
+    standing::Standing,
+};
+
+/// The service for peers.
+pub(crate) struct PeerService {
+    pub(crate) raft: Raft,
+    pub(crate) standing: Arc<Standing>,
+    pub(crate) leadership: watch::Receiver<Leadership>,
+    pub(crate) door: LeaderDoor,
+    pub(crate) faults: Option<Arc<Faults>>,
+    pub(crate) timing: Timing,
+    pub(crate) tasks: TaskTracker,
+    /// Ends every stream.
+    pub(crate) stop: CancellationToken,
+}
+
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+impl PeerService {
+    /// Who calls, if this member speaks with them.
+    async fn admit(
+        &self,
+        metadata: &MetadataMap,
+        extensions: &Extensions,
+    ) -> Result<(MemberId, peer::Greeting), Status> {
+        let (peer, greeting) = self.standing.admit(metadata)?;
+        self.pass(peer, extensions).await;
+        Ok((peer, greeting))
+    }
+
+    /// Tells the socket who is at its other end, and waits while a fault of a test holds their traffic.
+    async fn pass(&self, peer: MemberId, extensions: &Extensions) {
+        if let Some(socket) = extensions.get::<PeerAtSocket>() {
+            socket.set(peer);
+        }
+        if let Some(faults) = &self.faults {
+            faults.passable(Some(peer)).await;
+        }
+    }
+
+    /// A disk that has not been accepted has no vote: it may have been another member's, or have lost what it promised.
+    async fn check_vote(&self) -> Result<(), Status> {
+        // A member that founds the ensemble with the others may be a moment behind the one that asks.
+        let mut may_vote = self.standing.may_vote();
+        let patience = self.timing.call_timeout() / 2;
+        match tokio::time::timeout(patience, may_vote.wait_for(|may_vote| *may_vote)).await {
+            Ok(_) => Ok(()),
+            Err(_elapsed) => {
+                Err(Status::unavailable(format!("the disk of member {} has not joined", self.standing.member())))
+            }
+        }
+    }
+}
+
+fn ended<E: std::fmt::Display>(fatal: E) -> Status {
+    Status::unavailable(format!("this member has stopped: {fatal}"))
+}
+
+fn malformed(error: codec::CodecError) -> Status {
+    Status::invalid_argument(error.to_string())
+}
+
+#[tonic::async_trait]
+impl Peer for PeerService {
+    async fn greet(&self, request: Request<peer::Greeting>) -> Result<Response<peer::Greeting>, Status> {
+        if let Some(peer) = u8::try_from(request.get_ref().member_id).ok().map(MemberId) {
+            self.pass(peer, request.extensions()).await;
+        }
+        let leader = self.leadership.borrow().leader;
+        Ok(Response::new(self.standing.greeting(leader, 0)))
+    }
+
+    type AppendStream = Answers<peer::AppendReply>;
+
+    async fn append(
+        &self,
+        request: Request<Streaming<peer::AppendRequest>>,
+    ) -> Result<Response<Self::AppendStream>, Status> {
+        let (peer, _) = self.admit(request.metadata(), request.extensions()).await?;
+        let requests = request.into_inner().map(|request| append_from_proto(request?).map_err(malformed));
+        let requests = requests.take_until(self.stop.clone().cancelled_owned()).scan((), move |(), request| {
+            if let Err(status) = &request {
+                // A broken connection is the peer's to notice and to repair.
+                tracing::debug!(%peer, %status, "the log stream of a leader ended");
+            }
+            std::future::ready(request.ok())
+        });
+        let results = self.raft.stream_append(Box::pin(requests));
+        let replies = results.map(|result| result.map(|result| append_reply(&result)).map_err(ended));
+        Ok(Response::new(Box::pin(replies)))
+    }
+
+    async fn heartbeat(&self, request: Request<peer::AppendRequest>) -> Result<Response<peer::AppendReply>, Status> {
+        self.admit(request.metadata(), request.extensions()).await?;
+        let request = append_from_proto(request.into_inner()).map_err(malformed)?;
+        let results = self.raft.stream_append(futures_util::stream::iter([request]));
+        let mut results = std::pin::pin!(results);
+        let result = results.next().await.ok_or_else(|| Status::unavailable("this member is stopping"))?;
+        Ok(Response::new(append_reply(&result.map_err(ended)?)))
+    }
+
+    async fn vote(&self, request: Request<peer::VoteRequest>) -> Result<Response<peer::VoteReply>, Status> {
+        self.admit(request.metadata(), request.extensions()).await?;
+        self.check_vote().await?;
+        let request = request.into_inner();
+        let vote = request.vote.ok_or_else(|| Status::invalid_argument("a vote request without its vote"))?;
+        let asked = VoteRequest {
+            vote: codec::vote_from_proto(&vote).map_err(malformed)?,
+            last_log_id: codec::optional_log_id_from_proto(request.last_log_id.as_ref()).map_err(malformed)?,
+            leadership_transfer: request.leadership_transfer,
+        };
+        let answer = if request.pre { self.raft.pre_vote(asked).await } else { self.raft.vote(asked).await };
+        let answer = answer.map_err(ended)?;
+        Ok(Response::new(peer::VoteReply {
+            vote: Some(codec::vote_to_proto(&answer.vote)),
+            granted: answer.vote_granted,
+            last_log_id: answer.last_log_id.as_ref().map(codec::log_id_to_proto),
+        }))
+    }
+
+    async fn install_snapshot(
+        &self,
+        request: Request<Streaming<peer::SnapshotPart>>,
+    ) -> Result<Response<peer::SnapshotReply>, Status> {
+        self.admit(request.metadata(), request.extensions()).await?;
+        Err(Status::unimplemented("no snapshots yet"))
+    }
+
+    async fn transfer_leadership(
+        &self,
+        request: Request<peer::TransferRequest>,
+    ) -> Result<Response<peer::TransferReply>, Status> {
+        let (peer, _) = self.admit(request.metadata(), request.extensions()).await?;
+        let request = request.into_inner();
+        let from = request.from.ok_or_else(|| Status::invalid_argument("a transfer without its vote"))?;
+        let from = codec::vote_from_proto(&from).map_err(malformed)?;
+        let last_log_id = codec::optional_log_id_from_proto(request.last_log_id.as_ref()).map_err(malformed)?;
+        let request = TransferLeaderRequest::new(from, request.to, last_log_id);
+        let refused = match self.raft.handle_transfer_leader(request).await.map_err(ended)? {
+            Ok(()) => String::new(),
+            Err(refused) => {
+                warn!(%peer, %refused, "cannot take over leadership");
+                refused.to_string()
+            }
+        };
+        Ok(Response::new(peer::TransferReply { refused }))
+    }
+
+    type ForwardStream = Answers<peer::LeaderFrame>;
+
+    async fn forward(
+        &self,
+        request: Request<Streaming<peer::ForwardFrame>>,
+    ) -> Result<Response<Self::ForwardStream>, Status> {
+        let (member, greeting) = self.admit(request.metadata(), request.extensions()).await?;
+        let from = Sender { member, incarnation: greeting.incarnation };
+        let frames = request.into_inner().take_until(self.stop.clone().cancelled_owned());
+        let answers = serve_stream(&self.door, from, frames, &self.tasks).await;
+        let answers = answers.map_err(|LeaderGone| Status::unavailable("this member is stopping"))?;
+        Ok(Response::new(Box::pin(ReceiverStream::new(answers).map(Ok))))
+    }
+
+    async fn compare_digest(&self, request: Request<peer::DigestMark>) -> Result<Response<peer::DigestMark>, Status> {
+        self.admit(request.metadata(), request.extensions()).await?;
+        Ok(Response::new(peer::DigestMark { known: false, ..request.into_inner() }))
+    }
+}
+
+/// How long a server that was told to stop lets calls end by themselves.
+pub(crate) const GOODBYE: Duration = Duration::from_millis(200);
