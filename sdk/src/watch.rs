@@ -136,6 +136,8 @@ impl<'a> WatchBuilder<'a> {
         let client = self.client.clone();
         let path = client.ns.full(self.path);
         async move {
+            // As a whole, or only the parts named below would be kept, and the client be closed behind them.
+            let client = client;
             let path = path?;
             let mut watcher = client.core.watches.join(Kind::Data, &path);
             let mut rest = Rest::new();
