@@ -11,7 +11,9 @@ use tracing::{info, warn};
 
 use crate::{
     config::{Config, limits},
-    ensemble::{Ensemble, EnsembleConfig, EnsembleError, Faults, Readiness},
+    ensemble::{
+        DiskOptions, Ensemble, EnsembleConfig, EnsembleDisk, EnsembleError, Faults, Readiness, SNAPSHOT_LOG_BYTES_MIN,
+    },
     front::{
         Member,
         admin::{self, StatusSource},
@@ -139,7 +141,9 @@ impl Doors {
         let watch_limits =
             WatchLimits { watches_max: limits::WATCHES_MAX, watches_per_session_max: limits::WATCHES_PER_SESSION_MAX };
         let replica = Arc::new(Replica::new(config.id, Tree::new(Limits::DEFAULT), 0, queue_limits, watch_limits));
-        let ensemble = Ensemble::start(ensemble_config(&config, hooks), replica.clone(), self.peer).await?;
+        let disk_options = DiskOptions { unsynced: hooks.unsynced, on_flush: None };
+        let disk = EnsembleDisk::open(&config.data_dir, config.id, disk_options).await?;
+        let ensemble = Ensemble::start(ensemble_config(&config, hooks), disk, replica.clone(), self.peer).await?;
 
         let session_limits = SessionLimits {
             tick_ms: u32::try_from(config.tick.as_millis()).unwrap_or(u32::MAX),
@@ -229,6 +233,7 @@ fn ensemble_config(config: &Config, hooks: Hooks) -> EnsembleConfig {
         election_timeout_ms: u64::try_from(config.election_timeout.as_millis()).unwrap_or(u64::MAX),
         limits: Limits::DEFAULT,
         reap_period: limits::REAP_PERIOD,
+        snapshot_log_bytes_min: SNAPSHOT_LOG_BYTES_MIN,
         faults: hooks.faults,
     }
 }

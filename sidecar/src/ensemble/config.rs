@@ -23,6 +23,8 @@ pub(crate) struct EnsembleConfig {
     pub(crate) limits: Limits,
     /// How often the leader looks for container and ttl nodes to delete.
     pub(crate) reap_period: Duration,
+    /// A snapshot is due when the log has grown by more than this, or by more than the last snapshot has.
+    pub(crate) snapshot_log_bytes_min: u64,
     /// What a test does to this member's peer traffic; `None` outside of tests.
     pub(crate) faults: Option<Arc<Faults>>,
 }

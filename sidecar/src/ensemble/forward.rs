@@ -26,6 +26,7 @@ use super::{
     network::Links,
     touches::TouchBook,
 };
+use crate::storage::DiskSpace;
 
 /// Frames that wait to be sent. When it is full, nothing more is put into frames: what is open waits in the books.
 const FRAMES_MAX: usize = 4;
@@ -48,6 +49,7 @@ pub(crate) struct Forwarder {
     pub(crate) links: Links,
     pub(crate) door: LeaderDoor,
     pub(crate) contact: watch::Sender<Contact>,
+    pub(crate) space: DiskSpace,
     pub(crate) timing: Timing,
     pub(crate) tasks: TaskTracker,
 }
@@ -161,6 +163,7 @@ impl Forwarder {
     ) -> StreamEnd {
         let mut next_touch = Instant::now();
         let mut next_contact = Instant::now();
+        let mut disk_low = false;
         let mut heard = Instant::now();
         let mut gap: Option<(Instant, u64)> = None;
         loop {
@@ -201,9 +204,10 @@ impl Forwarder {
                     if touch_due {
                         next_touch = now + self.timing.touch_spacing();
                         next_contact = now + self.timing.contact_every();
+                        disk_low = self.disk_low();
                     }
                     let (proposals, barrier) = (self.lane.next_frame(), self.barriers.next());
-                    room.send(peer::ForwardFrame { proposals, touch, barrier, disk_low: false });
+                    room.send(peer::ForwardFrame { proposals, touch, barrier, disk_low });
                 }
                 () = self.lane.woken() => {}
                 () = self.barriers.woken() => {}
@@ -225,6 +229,11 @@ impl Forwarder {
         self.contact.send_if_modified(|contact| {
             std::mem::replace(&mut contact.writes_refused, frame.writes_refused) != frame.writes_refused
         });
+    }
+
+    fn disk_low(&self) -> bool {
+        // A disk that cannot be measured fails at the next write, and says why there.
+        self.space.measure().is_ok_and(|space| space.low)
     }
 
     fn set_contact(&self, fresh: bool) {

@@ -11,7 +11,7 @@
 //! the members send again what is open, in order. Bounds: see `docs/limits.md`.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     pin::Pin,
     sync::{
         Arc,
@@ -224,6 +224,7 @@ impl LeaderStream {
 
 /// The leader's task: idle on members that do not lead.
 pub(crate) struct LeaderTask {
+    pub(crate) member: MemberId,
     pub(crate) raft: Raft,
     pub(crate) replica: Arc<Replica>,
     pub(crate) disks: Arc<DiskTable>,
@@ -286,6 +287,8 @@ enum Question {
 struct OpenStream {
     from: Sender,
     answers: mpsc::Sender<peer::LeaderFrame>,
+    /// The member's disk is below its reserve.
+    disk_low: bool,
 }
 
 /// Something under way came to its end.
@@ -418,7 +421,7 @@ impl LeaderTask {
             // Without a reign the answers are dropped, which ends the stream: its member looks for the leader again.
             Event::Opened { stream, from, answers } => {
                 if reign.is_some() {
-                    streams.insert(stream, OpenStream { from, answers });
+                    streams.insert(stream, OpenStream { from, answers, disk_low: false });
                 }
             }
             Event::Closed { stream } => {
@@ -429,7 +432,8 @@ impl LeaderTask {
             }
             Event::Frame { stream, frame } => {
                 // The frame may have been under way when the stream was ended.
-                let (Some(reign), Some(open)) = (reign, streams.get(&stream)) else { return };
+                let (Some(reign), Some(open)) = (reign, streams.get_mut(&stream)) else { return };
+                open.disk_low = frame.disk_low;
                 if let Err(reason) = self.take_frame(reign, stream, open.from, frame) {
                     error!(member = %open.from.member, reason, "a member sent what cannot be");
                     streams.remove(&stream);
@@ -549,6 +553,7 @@ impl LeaderTask {
         };
         reign.settled = true;
         reign.unconfirmed = false;
+        let writes_refused = self.too_few_have_room(streams);
         for question in questions {
             let (stream, frame) = match question {
                 Question::Doubt => {
@@ -557,11 +562,11 @@ impl LeaderTask {
                 }
                 Question::Touch { stream, number, sessions } => {
                     let lapsed = self.lapsed(reign, sessions);
-                    (stream, peer::LeaderFrame { touched: Some(number), lapsed, ..Default::default() })
+                    (stream, peer::LeaderFrame { touched: Some(number), lapsed, writes_refused, barrier: None })
                 }
                 Question::Barrier { stream, number } => {
                     let barrier = Some(peer::BarrierReply { number, log_index });
-                    (stream, peer::LeaderFrame { barrier, ..Default::default() })
+                    (stream, peer::LeaderFrame { barrier, writes_refused, touched: None, lapsed: Vec::new() })
                 }
             };
             let Some(open) = streams.get(&stream) else { continue };
@@ -570,6 +575,17 @@ impl LeaderTask {
                 reign.drop_stream(stream);
             }
         }
+    }
+
+    /// Whether the leader, or so many members that no majority is left, have disks below their reserve.
+    fn too_few_have_room(&self, streams: &HashMap<StreamId, OpenStream>) -> bool {
+        let low: HashSet<MemberId> =
+            streams.values().filter(|stream| stream.disk_low).map(|stream| stream.from.member).collect();
+        low.contains(&self.member) || low.len() > (self.voters() - 1) / 2
+    }
+
+    fn voters(&self) -> usize {
+        self.raft.metrics().borrow_watched().membership_config.voter_ids().count().max(1)
     }
 
     /// Which of the touched sessions have no new promise: they have ended, or their end is decided.
@@ -613,9 +629,9 @@ impl LeaderTask {
 
     /// Whether a majority has answered this leader lately. Without one, no member's touches count.
     fn has_majority(&self) -> bool {
+        let alone = self.voters() == 1;
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
-        let alone = metrics.membership_config.voter_ids().count() == 1;
         alone || metrics.last_quorum_acked.is_some_and(|acked| acked.elapsed() < self.timing.lease())
     }
 

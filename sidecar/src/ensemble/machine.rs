@@ -1,25 +1,31 @@
 //! The replica behind the Raft crate's state-machine trait: decodes what was agreed, and has it applied.
 
-use std::{io, sync::Arc};
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use futures_util::{Stream, TryStreamExt};
 use openraft::{
     EntryPayload, OptionalSend, RaftSnapshotBuilder, StoredMembership, storage::EntryResponder,
     storage::RaftStateMachine, vote::RaftLeaderId,
 };
-use quorate_tree::{Command, Op, SessionId, Zxid};
+use quorate_tree::{Command, Op, SessionId, Tree, Zxid};
 use tracing::info;
 
 use super::{
-    JoinRecord,
     command_codec::decode_batch,
     disks::DiskTable,
     lane::OpenLane,
     leader::{LEADER_LANE, SessionNews},
+    shelf::{SnapshotPoint, SnapshotShelf, StoredSnapshot},
     standing::Standing,
     types::{BatchBytes, EntryApplied, LeaderId, LogId, Types},
 };
-use crate::replica::Replica;
+use crate::{replica::Replica, storage::DataDir};
 
 pub(crate) type Raft = openraft::Raft<Types, Machine>;
 type CommittedLeaderId = <LeaderId as RaftLeaderId>::Committed;
@@ -27,9 +33,13 @@ pub(crate) type TypedSnapshotMeta = openraft::SnapshotMeta<CommittedLeaderId, u6
 pub(crate) type TypedSnapshot = openraft::Snapshot<CommittedLeaderId, u64, openraft::BasicNode, SnapshotFile>;
 pub(crate) type TypedMembership = StoredMembership<CommittedLeaderId, u64, openraft::BasicNode>;
 
-/// A snapshot on disk.
-#[derive(Clone, Debug)]
-pub(crate) struct SnapshotFile {}
+/// A snapshot that the Raft crate passes around: sent from its file, or received and already loaded.
+#[derive(Debug)]
+pub(crate) struct SnapshotFile {
+    pub(crate) stored: StoredSnapshot,
+    /// The tree of a received one.
+    pub(crate) tree: Option<Box<Tree>>,
+}
 
 /// What happens beside the replica when something is applied.
 pub(crate) struct ApplyHooks {
@@ -39,7 +49,10 @@ pub(crate) struct ApplyHooks {
     /// What the leader's task must know.
     pub(crate) news: Arc<SessionNews>,
     pub(crate) standing: Arc<Standing>,
-    pub(crate) join_record: JoinRecord,
+    pub(crate) dir: Arc<DataDir>,
+    pub(crate) shelf: Arc<SnapshotShelf>,
+    /// Counts how often the replica was replaced by a snapshot of another member.
+    pub(crate) installs: Arc<AtomicU64>,
 }
 
 /// Applies what was agreed.
@@ -51,8 +64,20 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
+    /// Begins with what the replica shows: the state of a snapshot, or nothing.
     pub(crate) fn new(replica: Arc<Replica>, hooks: ApplyHooks) -> Self {
-        Self { replica, hooks, applied: None, membership: TypedMembership::default() }
+        let loaded = hooks.shelf.current().map(|snapshot| snapshot.meta).unwrap_or_default();
+        Self { replica, hooks, applied: loaded.last_log_id, membership: loaded.last_membership }
+    }
+
+    /// Marks the state as it is now as the content of a snapshot. `None` if there is nothing yet.
+    pub(crate) fn freeze(&mut self) -> Option<SnapshotPoint> {
+        let applied = self.applied?;
+        let (zxid, digest) = self.replica.with_tree_mut(|tree| {
+            tree.freeze();
+            (tree.zxid(), tree.digest())
+        });
+        Some(SnapshotPoint { applied, membership: self.membership.clone(), zxid, digest })
     }
 
     async fn apply_commands(&self, index: u64, commands: &[Command]) -> io::Result<()> {
@@ -81,16 +106,17 @@ impl Machine {
 
     /// The member table has changed. If this member's own disk is in it now, it has joined.
     async fn registered(&self) -> io::Result<()> {
-        let ApplyHooks { disks, standing, join_record, .. } = &self.hooks;
+        let ApplyHooks { disks, standing, dir, .. } = &self.hooks;
         let ensemble_id = self.replica.read(|tree| {
             disks.refresh(tree);
             tree.ensemble_id()
         });
         let own = disks.registered(standing.member()) == Some(standing.disk_id());
         let Some(ensemble_id) = ensemble_id.filter(|_| own && !standing.joined()) else { return Ok(()) };
-        let join_record = join_record.clone();
+        let dir = dir.clone();
         // On disk before it is told: a vote that was given counts.
-        tokio::task::spawn_blocking(move || join_record(ensemble_id)).await.map_err(io::Error::other)??;
+        let recorded = tokio::task::spawn_blocking(move || dir.set_joined(ensemble_id)).await;
+        recorded.map_err(io::Error::other)?.map_err(io::Error::other)?;
         standing.set_joined(ensemble_id);
         info!(member = %standing.member(), ensemble = format_args!("{ensemble_id:016x}"), "joined the ensemble");
         Ok(())
@@ -110,7 +136,7 @@ fn session_of(command: &Command, zxid: Zxid) -> Option<SessionId> {
 
 impl RaftStateMachine<Types> for Machine {
     type SnapshotData = SnapshotFile;
-    type SnapshotBuilder = Builder;
+    type SnapshotBuilder = PreparedSnapshot;
 
     async fn applied_state(&mut self) -> io::Result<(Option<LogId>, TypedMembership)> {
         Ok((self.applied, self.membership.clone()))
@@ -143,26 +169,61 @@ impl RaftStateMachine<Types> for Machine {
         Ok(())
     }
 
-    async fn get_snapshot_builder(&mut self) -> Builder {
-        Builder {}
+    /// Only what is written already: [`super::compaction`] walks the tree by itself, and a snapshot that it cannot write
+    /// is no reason to stop.
+    async fn try_create_snapshot_builder(&mut self, _force: bool) -> Option<PreparedSnapshot> {
+        let stored = self.hooks.shelf.take_prepared()?;
+        self.hooks.shelf.install(stored.clone());
+        Some(PreparedSnapshot(stored))
     }
 
-    async fn install_snapshot(&mut self, _meta: &TypedSnapshotMeta, _snapshot: SnapshotFile) -> io::Result<()> {
-        Err(io::ErrorKind::Unsupported.into())
+    async fn get_snapshot_builder(&mut self) -> PreparedSnapshot {
+        unreachable!("the crate calls `try_create_snapshot_builder`")
+    }
+
+    async fn install_snapshot(&mut self, meta: &TypedSnapshotMeta, snapshot: SnapshotFile) -> io::Result<()> {
+        let SnapshotFile { stored, tree } = snapshot;
+        let index = stored.index();
+        let (replica, shelf, installs) = (self.replica.clone(), self.hooks.shelf.clone(), self.hooks.installs.clone());
+        let install = move || -> io::Result<StoredSnapshot> {
+            let tree = match tree {
+                Some(tree) => *tree,
+                None => shelf.load(&stored)?,
+            };
+            // Before the copy changes: whoever walks the old one must find out.
+            installs.fetch_add(1, Ordering::AcqRel);
+            replica.install(tree, index);
+            Ok(stored)
+        };
+        let stored = tokio::task::spawn_blocking(install).await.map_err(io::Error::other)??;
+        info!(index, zxid = %stored.zxid, "the copy was replaced by a snapshot of the leader");
+        self.hooks.shelf.install(stored);
+        self.applied = meta.last_log_id;
+        self.membership = meta.last_membership.clone();
+        let standing = &self.hooks.standing;
+        let next = self.replica.read(|tree| tree.next_in_lane(standing.member(), standing.incarnation()));
+        if let Some(next) = next {
+            self.hooks.lane.forget_below(next);
+        }
+        self.registered().await
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<TypedSnapshot>> {
-        Ok(None)
+        let stored = self.hooks.shelf.current();
+        Ok(stored
+            .map(|stored| TypedSnapshot { meta: stored.meta.clone(), snapshot: SnapshotFile { stored, tree: None } }))
     }
 }
 
+/// A snapshot that is written already.
 #[derive(Debug)]
-pub(crate) struct Builder {}
+pub(crate) struct PreparedSnapshot(StoredSnapshot);
 
-impl RaftSnapshotBuilder<Types> for Builder {
+impl RaftSnapshotBuilder<Types> for PreparedSnapshot {
     type SnapshotData = SnapshotFile;
 
     async fn build_snapshot(&mut self) -> io::Result<TypedSnapshot> {
-        Err(io::ErrorKind::Unsupported.into())
+        let stored = self.0.clone();
+        Ok(TypedSnapshot { meta: stored.meta.clone(), snapshot: SnapshotFile { stored, tree: None } })
     }
 }

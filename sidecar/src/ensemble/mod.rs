@@ -10,14 +10,15 @@
 //!
 //! Knows no session promise and no watch. Its tasks are in `docs/tasks.md`, its bounds in `docs/limits.md`.
 
-#![cfg_attr(not(test), allow(dead_code, reason = "runs in tests until the log on disk stands below it"))]
+use std::{
+    future::Future,
+    sync::{Arc, atomic::AtomicU64},
+};
 
-use std::{future::Future, io, sync::Arc};
-
-use openraft::{ServerState, async_runtime::watch::WatchReceiver, storage::RaftLogStorage};
+use openraft::{ServerState, async_runtime::watch::WatchReceiver};
 use quorate_proto::peer::peer_server::PeerServer;
 use quorate_tree::{Author, MemberId, Op, SessionId};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::Server;
 use tracing::{error, warn};
@@ -25,14 +26,17 @@ use tracing::{error, warn};
 use crate::{
     net::Door,
     replica::{Completion, Replica, Settled},
+    storage::Log,
 };
 
 mod barriers;
 mod bootstrap;
 mod codec;
 mod command_codec;
+mod compaction;
 mod config;
 mod deadlines;
+mod disk;
 mod disks;
 mod faults;
 mod forward;
@@ -46,6 +50,7 @@ mod network;
 mod peer_io;
 mod readiness;
 mod server;
+mod shelf;
 mod standing;
 mod status;
 mod store;
@@ -55,6 +60,7 @@ mod touches;
 mod types;
 
 use barriers::BarrierBook;
+use compaction::{Compactor, SnapshotRequest};
 use config::Timing;
 use disks::DiskTable;
 use forward::{Contact, Forwarder};
@@ -66,10 +72,14 @@ use machine::{ApplyHooks, Machine, Raft};
 use network::{Links, Network};
 use peer_io::PeerSockets;
 use server::PeerService;
-use standing::{Credentials, Standing};
+use shelf::SnapshotShelf;
+use standing::Standing;
+use store::LogStore;
 use touches::TouchBook;
 
+pub(crate) use compaction::SNAPSHOT_LOG_BYTES_MIN;
 pub(crate) use config::EnsembleConfig;
+pub(crate) use disk::{DiskOptions, EnsembleDisk};
 pub(crate) use faults::Faults;
 pub(crate) use status::{MemberStatus, NotReady, Readiness, Role, Status};
 pub(crate) use touches::TouchError;
@@ -83,14 +93,14 @@ pub(crate) struct Ensemble {
 #[derive(Debug)]
 struct Parts {
     raft: Raft,
-    standing: Arc<Standing>,
-    disks: Arc<DiskTable>,
+    log: Log,
     lane: Arc<OpenLane>,
     touches: Arc<TouchBook>,
     barriers: Arc<BarrierBook>,
     leadership: watch::Receiver<Leadership>,
     contact: watch::Receiver<Contact>,
     readiness: watch::Receiver<Readiness>,
+    snapshot_requests: mpsc::Sender<SnapshotRequest>,
     failure: Arc<Failure>,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -139,26 +149,12 @@ impl Failure {
     }
 }
 
-/// Remembers on disk that this member's disk was accepted into an ensemble, given the ensemble's id.
-pub(crate) type JoinRecord = Arc<dyn Fn(u64) -> io::Result<()> + Send + Sync>;
-
 impl Ensemble {
-    /// Reads what is on disk, fills the replica with it, and begins to take part. Peers are served at `door`.
-    /// Returns before the member has joined: [`Ensemble::readiness`] tells.
+    /// Fills the replica with what is on disk, and begins to take part. Peers are served at `door`. Returns before the
+    /// member has joined: [`Ensemble::readiness`] tells.
     pub(crate) async fn start(
         config: EnsembleConfig,
-        replica: Arc<Replica>,
-        door: Door,
-    ) -> Result<Self, EnsembleError> {
-        let _ = (config, replica, door);
-        Err(EnsembleError::Refused("the log on disk is yet to come".into()))
-    }
-
-    async fn start_with<LS: RaftLogStorage<types::Types>>(
-        config: EnsembleConfig,
-        credentials: Credentials,
-        log: LS,
-        join_record: JoinRecord,
+        disk: EnsembleDisk,
         replica: Arc<Replica>,
         door: Door,
     ) -> Result<Self, EnsembleError> {
@@ -166,27 +162,41 @@ impl Ensemble {
         let timing = config.timing();
         let (stop, hangup, tasks) = (CancellationToken::new(), CancellationToken::new(), TaskTracker::new());
         let failure = Arc::new(Failure::default());
+        let credentials = disk.credentials();
+        let EnsembleDisk { dir, log, snapshots, space } = disk;
+        let dir = Arc::new(dir);
 
         let standing = Arc::new(Standing::new(&config, credentials));
         let disks = Arc::new(DiskTable::new(config.peers.keys().copied().collect()));
+        let shelf = Arc::new(SnapshotShelf::new(snapshots, config.limits));
+        load(&shelf, &log, &replica, &disks).await?;
+
         let sockets = PeerSockets::new(hangup.clone(), config.faults.clone(), timing.connect_timeout());
         let links = links(&config, &standing, &disks, &sockets, timing)?;
-
         let lane = Arc::new(OpenLane::new(config.member, credentials.incarnation));
         let (leader_door, leader_queue) = LeaderDoor::new();
+        let installs = Arc::<AtomicU64>::default();
         let hooks = ApplyHooks {
             lane: lane.clone(),
             disks: disks.clone(),
             news: leader_door.news().clone(),
             standing: standing.clone(),
-            join_record,
+            dir: dir.clone(),
+            shelf: shelf.clone(),
+            installs: installs.clone(),
         };
         let machine = Machine::new(replica.clone(), hooks);
         let raft_config = config.raft().validate();
         let raft_config = raft_config.map_err(|error| EnsembleError::Refused(error.to_string()))?;
-        let network = Network::new(links.clone(), timing.retry());
-        let raft = Raft::new(config.member.0.into(), Arc::new(raft_config), network, log, machine).await;
+        let network = Network::new(links.clone(), shelf.clone(), timing.retry());
+        let store = LogStore::new(log.clone());
+        let raft = Raft::new(config.member.0.into(), Arc::new(raft_config), network, store, machine).await;
         let raft = raft.map_err(|fatal| EnsembleError::Refused(fatal.to_string()))?;
+        if let Err(refused) = check_list(&config, &raft) {
+            drop(raft.shutdown().await);
+            log.close().await;
+            return Err(refused);
+        }
 
         let (leadership_sender, leadership) = watch::channel(Leadership::default());
         let (contact_sender, contact) = watch::channel(Contact::default());
@@ -202,6 +212,7 @@ impl Ensemble {
             }
         });
         let leader_task = LeaderTask {
+            member: config.member,
             raft: raft.clone(),
             replica: replica.clone(),
             disks: disks.clone(),
@@ -220,6 +231,7 @@ impl Ensemble {
             links: links.clone(),
             door: leader_door.clone(),
             contact: contact_sender,
+            space,
             timing,
             tasks: tasks.clone(),
         };
@@ -229,6 +241,7 @@ impl Ensemble {
             standing: standing.clone(),
             leadership: leadership.clone(),
             door: leader_door.clone(),
+            shelf: shelf.clone(),
             faults: config.faults.clone(),
             timing,
             tasks: tasks.clone(),
@@ -254,6 +267,18 @@ impl Ensemble {
             timing,
         };
         tasks.spawn(keeper.run(stop.clone()));
+        // When it is full, whoever asks for a snapshot waits for those before.
+        let (snapshot_requests, requests) = mpsc::channel(1);
+        let compactor = Compactor {
+            raft: raft.clone(),
+            replica: replica.clone(),
+            shelf,
+            log: log.clone(),
+            installs,
+            log_bytes_min: config.snapshot_log_bytes_min,
+            requests,
+        };
+        tasks.spawn(compactor.run(stop.clone()));
         let watcher = readiness::ReadinessWatcher {
             standing: standing.clone(),
             disks: disks.clone(),
@@ -268,14 +293,14 @@ impl Ensemble {
 
         let parts = Parts {
             raft,
-            standing,
-            disks,
+            log,
             lane,
             touches,
             barriers,
             leadership,
             contact,
             readiness,
+            snapshot_requests,
             failure,
             tasks,
             stop,
@@ -363,8 +388,14 @@ impl Ensemble {
     }
 
     /// Writes a snapshot now. Returns its zxid and size in bytes when it is on disk.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: the snapshot is written all the same.
     pub(crate) async fn take_snapshot(&self) -> Result<(quorate_tree::Zxid, u64), EnsembleError> {
-        Err(EnsembleError::Refused("snapshots are yet to come".into()))
+        let stopped = || EnsembleError::Refused(Stopped.to_string());
+        let (request, answer) = oneshot::channel();
+        self.parts.snapshot_requests.send(request).await.map_err(|_closed| stopped())?;
+        answer.await.map_err(|_dropped| stopped())?
     }
 
     /// On the leader: holds new proposals, waits until the target has everything, and makes it the leader.
@@ -387,7 +418,54 @@ impl Ensemble {
         if goodbye.is_err() {
             self.parts.tasks.wait().await;
         }
+        self.parts.log.close().await;
     }
+}
+
+/// Fills the replica from the newest snapshot that is usable, and brings the log in line with it.
+async fn load(
+    shelf: &Arc<SnapshotShelf>,
+    log: &Log,
+    replica: &Arc<Replica>,
+    disks: &DiskTable,
+) -> Result<(), EnsembleError> {
+    let loading = {
+        let (shelf, log, replica) = (shelf.clone(), log.clone(), replica.clone());
+        move || -> Result<(), EnsembleError> {
+            if let Some((snapshot, tree)) = shelf.load_newest(&log)? {
+                replica.install(tree, snapshot.index());
+            }
+            Ok(())
+        }
+    };
+    let loaded = tokio::task::spawn_blocking(loading).await;
+    loaded.map_err(|panicked| EnsembleError::Refused(panicked.to_string()))??;
+    if let Some(snapshot) = shelf.current() {
+        shelf::align_log(log, &snapshot).await?;
+        replica.read(|tree| disks.refresh(tree));
+    }
+    Ok(())
+}
+
+/// Refuses a list that is not that of the data: a member started with it would look for the wrong peers.
+fn check_list(config: &EnsembleConfig, raft: &Raft) -> Result<(), EnsembleError> {
+    let metrics = raft.metrics();
+    let metrics = metrics.borrow_watched();
+    for (id, node) in metrics.membership_config.nodes() {
+        let configured = u8::try_from(*id).ok().and_then(|id| config.peers.get(&MemberId(id)));
+        if configured != Some(&node.addr) {
+            let known: Vec<String> =
+                metrics.membership_config.nodes().map(|(id, node)| format!("{id}={}", node.addr)).collect();
+            return Err(EnsembleError::Refused(format!(
+                "the ensemble's list is {}, but the data of member {} is that of {}: correct the list, or give this member \
+                 the data directory that belongs to it",
+                config.list(),
+                config.member,
+                known.join(",")
+            )));
+        }
+    }
+    Ok(())
 }
 
 fn links(

@@ -5,6 +5,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
 use openraft::{
     AnyError, BasicNode, OptionalSend, RaftNetworkFactory, RaftNetworkV2,
@@ -18,13 +19,20 @@ use openraft::{
 };
 use quorate_proto::peer;
 use quorate_tree::MemberId;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tracing::{info, warn};
 
 use super::{
     codec,
     link::{LinkError, PeerLink},
     machine::{SnapshotFile, TypedSnapshot},
+    shelf::{ShelfError, SnapshotShelf, StoredSnapshot},
     types::{LogId, Types, Vote},
 };
+
+/// Parts of a snapshot between its file and the socket.
+pub(crate) const PARTS_MAX: usize = 4;
 
 /// The links to all peers.
 pub(crate) type Links = Arc<BTreeMap<MemberId, Arc<PeerLink>>>;
@@ -33,6 +41,7 @@ pub(crate) type Links = Arc<BTreeMap<MemberId, Arc<PeerLink>>>;
 #[derive(Debug)]
 pub(crate) struct Network {
     links: Links,
+    shelf: Arc<SnapshotShelf>,
     retry: Duration,
 }
 
@@ -41,6 +50,7 @@ pub(crate) struct Network {
 pub(crate) struct PeerNetwork {
     /// `None` if the log names a member that is not configured here.
     link: Option<Arc<PeerLink>>,
+    shelf: Arc<SnapshotShelf>,
     retry: Duration,
     purpose: Purpose,
 }
@@ -55,14 +65,14 @@ enum Purpose {
 type RpcResult<T> = Result<T, RPCError<Types>>;
 
 impl Network {
-    pub(crate) fn new(links: Links, retry: Duration) -> Self {
-        Self { links, retry }
+    pub(crate) fn new(links: Links, shelf: Arc<SnapshotShelf>, retry: Duration) -> Self {
+        Self { links, shelf, retry }
     }
 
     fn client(&self, target: u64, purpose: Purpose) -> PeerNetwork {
         let member = u8::try_from(target).ok().map(MemberId);
         let link = member.and_then(|member| self.links.get(&member)).cloned();
-        PeerNetwork { link, retry: self.retry, purpose }
+        PeerNetwork { link, shelf: self.shelf.clone(), retry: self.retry, purpose }
     }
 }
 
@@ -183,8 +193,13 @@ impl RaftNetworkV2<Types> for PeerNetwork {
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
-        let _ = (vote, snapshot, cancel);
-        Err(StreamingError::Unreachable(Unreachable::new(&AnyError::error("no snapshots yet"))))
+        let link = self.link()?.clone();
+        let sending = send_snapshot(link, self.shelf.clone(), vote, snapshot.snapshot.stored);
+        tokio::select! {
+            biased;
+            closed = cancel => Err(StreamingError::Closed(closed)),
+            sent = sending => Ok(sent?),
+        }
     }
 
     async fn transfer_leader(
@@ -255,6 +270,39 @@ fn append_result(reply: peer::AppendReply) -> RpcResult<StreamAppendResult<Types
         Some(Proto::HigherVote(vote)) => Ok(Err(StreamAppendError::HigherVote(required_vote(Some(&vote))?))),
         None => Err(garbled(codec::CodecError::Missing { message: "append reply", field: "result" })),
     }
+}
+
+/// Sends a whole snapshot: its head, then its chunks as they are in the file.
+async fn send_snapshot(
+    link: Arc<PeerLink>,
+    shelf: Arc<SnapshotShelf>,
+    vote: Vote,
+    snapshot: StoredSnapshot,
+) -> RpcResult<SnapshotResponse<Types>> {
+    let disk_id = link.fed_disk_id().await.map_err(rpc_error)?;
+    info!(peer = %link.peer(), index = snapshot.index(), bytes = snapshot.bytes, "send a snapshot");
+    // When it is full, the file is not read further.
+    let (parts, queue) = mpsc::channel(PARTS_MAX);
+    let head = peer::SnapshotHead { vote: Some(codec::vote_to_proto(&vote)), meta: Some(snapshot.to_proto()) };
+    let reading = tokio::task::spawn_blocking(move || -> Result<(), ShelfError> {
+        let mut reader = shelf.open(&snapshot)?;
+        let head = peer::SnapshotPart { head: Some(head), data: Bytes::new() };
+        // A receiver that has gone ends the call, which says why.
+        let mut open = parts.blocking_send(head).is_ok();
+        while let (true, Some(data)) = (open, reader.next_chunk()?) {
+            open = parts.blocking_send(peer::SnapshotPart { head: None, data }).is_ok();
+        }
+        Ok(())
+    });
+    let request = link.standing().request(ReceiverStream::new(queue), disk_id);
+    let reply = link.bulk().install_snapshot(request).await.map_err(|status| rpc_error(link.failed(status)));
+    match reading.await {
+        Ok(Ok(())) => {}
+        // Not the peer's fault. It received less than the head promised, and does not install that.
+        Ok(Err(error)) => warn!(%error, "a snapshot cannot be sent"),
+        Err(panicked) => warn!(%panicked, "a snapshot cannot be sent"),
+    }
+    Ok(SnapshotResponse::new(required_vote(reply?.into_inner().vote.as_ref())?))
 }
 
 fn required_vote(vote: Option<&peer::Vote>) -> RpcResult<Vote> {

@@ -2,15 +2,16 @@
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use openraft::raft::{TransferLeaderRequest, VoteRequest};
 use quorate_proto::peer::{self, peer_server::Peer};
 use quorate_tree::MemberId;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Extensions, Request, Response, Status, Streaming, metadata::MetadataMap};
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::{
     codec,
@@ -19,9 +20,10 @@ use super::{
     forward::serve_stream,
     leader::{LeaderDoor, LeaderGone, Sender},
     leadership::Leadership,
-    machine::Raft,
-    network::{append_from_proto, append_reply},
+    machine::{Raft, SnapshotFile, TypedSnapshot},
+    network::{PARTS_MAX, append_from_proto, append_reply},
     peer_io::PeerAtSocket,
+    shelf::{ShelfError, SnapshotPoint, SnapshotShelf},
     standing::Standing,
 };
 
@@ -31,6 +33,7 @@ pub(crate) struct PeerService {
     pub(crate) standing: Arc<Standing>,
     pub(crate) leadership: watch::Receiver<Leadership>,
     pub(crate) door: LeaderDoor,
+    pub(crate) shelf: Arc<SnapshotShelf>,
     pub(crate) faults: Option<Arc<Faults>>,
     pub(crate) timing: Timing,
     pub(crate) tasks: TaskTracker,
@@ -73,6 +76,50 @@ impl PeerService {
                 Err(Status::unavailable(format!("the disk of member {} has not joined", self.standing.member())))
             }
         }
+    }
+}
+
+impl PeerService {
+    /// Writes a snapshot to disk as it comes and makes a tree of it, so that only a whole one gets to the Raft core.
+    async fn receive_snapshot<S>(&self, meta: peer::SnapshotMeta, mut parts: S) -> Result<SnapshotFile, Status>
+    where
+        S: Stream<Item = Result<peer::SnapshotPart, Status>> + Unpin,
+    {
+        let point = SnapshotPoint::from_proto(&meta).map_err(malformed)?;
+        // When it is full, the socket is not read further.
+        let (chunks, mut queue) = mpsc::channel::<Bytes>(PARTS_MAX);
+        let shelf = self.shelf.clone();
+        let writing = tokio::task::spawn_blocking(move || -> Result<SnapshotFile, ShelfError> {
+            let mut draft = shelf.begin(point)?;
+            let mut received = 0;
+            while let Some(chunk) = queue.blocking_recv() {
+                received += chunk.len() as u64;
+                draft.write(&chunk)?;
+            }
+            if received != meta.bytes {
+                return Err(ShelfError::Incomplete { received, promised: meta.bytes });
+            }
+            let stored = draft.finish()?;
+            match shelf.load(&stored) {
+                Ok(tree) => Ok(SnapshotFile { stored, tree: Some(Box::new(tree)) }),
+                Err(error) => {
+                    shelf.set_aside(&stored);
+                    Err(error)
+                }
+            }
+        });
+        while let Some(part) = parts.next().await {
+            // A writer that has failed says why.
+            if chunks.send(part?.data).await.is_err() {
+                break;
+            }
+        }
+        drop(chunks);
+        let written = writing.await.map_err(|panicked| Status::internal(panicked.to_string()))?;
+        written.map_err(|error| {
+            warn!(%error, "a snapshot was not taken");
+            Status::internal(error.to_string())
+        })
     }
 }
 
@@ -146,8 +193,18 @@ impl Peer for PeerService {
         &self,
         request: Request<Streaming<peer::SnapshotPart>>,
     ) -> Result<Response<peer::SnapshotReply>, Status> {
-        self.admit(request.metadata(), request.extensions()).await?;
-        Err(Status::unimplemented("no snapshots yet"))
+        let (peer, _) = self.admit(request.metadata(), request.extensions()).await?;
+        let mut parts = Box::pin(request.into_inner().take_until(self.stop.clone().cancelled_owned()));
+        let head = parts.next().await.ok_or_else(|| Status::invalid_argument("a snapshot without its head"))??;
+        let head = head.head.ok_or_else(|| Status::invalid_argument("a snapshot without its head"))?;
+        let vote = head.vote.ok_or_else(|| Status::invalid_argument("a snapshot without its vote"))?;
+        let vote = codec::vote_from_proto(&vote).map_err(malformed)?;
+        let meta = head.meta.ok_or_else(|| Status::invalid_argument("a snapshot without its meta"))?;
+        info!(%peer, bytes = meta.bytes, "receive a snapshot");
+        let snapshot = self.receive_snapshot(meta, parts).await?;
+        let meta = snapshot.stored.meta.clone();
+        let answer = self.raft.install_full_snapshot(vote, TypedSnapshot { meta, snapshot }).await.map_err(ended)?;
+        Ok(Response::new(peer::SnapshotReply { vote: Some(codec::vote_to_proto(&answer.vote)) }))
     }
 
     async fn transfer_leadership(

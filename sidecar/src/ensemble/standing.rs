@@ -251,6 +251,7 @@ mod tests {
             election_timeout_ms: 600,
             limits: Limits::DEFAULT,
             reap_period: Duration::from_secs(60),
+            snapshot_log_bytes_min: 1,
             faults: None,
         };
         let disk_id = 1000 + u64::from(member);

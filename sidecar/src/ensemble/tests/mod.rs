@@ -1,29 +1,20 @@
 //! Several members in this process, over real sockets.
 
-use std::{
-    collections::BTreeMap,
-    io,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use quorate_tree::{Acl, Author, Create, CreateMode, Limits, MemberId, Op, Reply, SessionId, Tree};
+use tempfile::TempDir;
 use tokio::time::{Instant, timeout};
 
-use super::{Credentials, Ensemble, EnsembleConfig, Faults, Readiness, Role};
+use super::{DiskOptions, Ensemble, EnsembleConfig, EnsembleDisk, Faults, Readiness, Role, SNAPSHOT_LOG_BYTES_MIN};
 use crate::{
     config::Address,
     net::{Bounds, Door},
     replica::{QueueLimits, Replica, Settled, WatchLimits},
     telemetry::metrics::Metrics,
 };
-use memory_log::MemoryLog;
 
 mod forming;
-mod memory_log;
 
 /// How long anything may take: far longer than it does.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -33,38 +24,19 @@ struct Cluster {
     places: BTreeMap<u8, Place>,
     peers: BTreeMap<MemberId, String>,
     election_timeout_ms: u64,
+    snapshot_log_bytes_min: u64,
 }
 
 /// What outlives a member.
 struct Place {
-    disk: Arc<Disk>,
+    data_dir: TempDir,
     running: Option<Running>,
-}
-
-struct Disk {
-    disk_id: u64,
-    incarnation: AtomicU64,
-    joined: AtomicBool,
-    ensemble_id: AtomicU64,
-    log: MemoryLog,
 }
 
 struct Running {
     ensemble: Ensemble,
     replica: Arc<Replica>,
     faults: Arc<Faults>,
-}
-
-impl Disk {
-    fn empty() -> Arc<Self> {
-        Arc::new(Self {
-            disk_id: rand::random_range(1..=u64::MAX),
-            incarnation: AtomicU64::new(0),
-            joined: AtomicBool::new(false),
-            ensemble_id: AtomicU64::new(0),
-            log: MemoryLog::default(),
-        })
-    }
 }
 
 impl Cluster {
@@ -74,9 +46,9 @@ impl Cluster {
         let mut places = BTreeMap::new();
         for member in 1..=members {
             peers.insert(MemberId(member), format!("127.0.0.1:{}", free_port()));
-            places.insert(member, Place { disk: Disk::empty(), running: None });
+            places.insert(member, Place { data_dir: tempfile::tempdir().unwrap(), running: None });
         }
-        Self { places, peers, election_timeout_ms: 600 }
+        Self { places, peers, election_timeout_ms: 600, snapshot_log_bytes_min: SNAPSHOT_LOG_BYTES_MIN }
     }
 
     /// Members that all serve.
@@ -100,6 +72,7 @@ impl Cluster {
             election_timeout_ms: self.election_timeout_ms,
             limits: Limits::DEFAULT,
             reap_period: Duration::from_secs(60),
+            snapshot_log_bytes_min: self.snapshot_log_bytes_min,
             faults: Some(faults.clone()),
         };
         let queue_limits = QueueLimits { outbox_events_max: 1000, outbox_bytes_max: 1 << 20, reply_bytes_max: 1 << 20 };
@@ -108,21 +81,9 @@ impl Cluster {
         let address = self.peers[&id].parse::<Address>().unwrap();
         let bounds = Bounds { connections_max: 100, connections_per_address_max: 0 };
         let door = Door::bind("peer", &address, bounds, Metrics::new(id).doors.of("peer")).await.unwrap();
-        let disk = place.disk.clone();
-        let credentials = Credentials {
-            disk_id: disk.disk_id,
-            incarnation: disk.incarnation.fetch_add(1, Ordering::Relaxed) + 1,
-            joined: disk.joined.load(Ordering::Relaxed),
-            ensemble_id: disk.ensemble_id.load(Ordering::Relaxed),
-        };
-        let log = disk.log.clone();
-        let join_record = Arc::new(move |ensemble_id| -> io::Result<()> {
-            disk.ensemble_id.store(ensemble_id, Ordering::Relaxed);
-            disk.joined.store(true, Ordering::Relaxed);
-            Ok(())
-        });
-        let ensemble =
-            Ensemble::start_with(config, credentials, log, join_record, replica.clone(), door).await.unwrap();
+        let options = DiskOptions { unsynced: true, on_flush: None };
+        let disk = EnsembleDisk::open(place.data_dir.path(), id, options).await.unwrap();
+        let ensemble = Ensemble::start(config, disk, replica.clone(), door).await.unwrap();
         place.running = Some(Running { ensemble, replica, faults });
     }
 
@@ -137,7 +98,7 @@ impl Cluster {
     fn wipe(&mut self, member: u8) {
         let place = self.places.get_mut(&member).unwrap();
         assert!(place.running.is_none());
-        place.disk = Disk::empty();
+        place.data_dir = tempfile::tempdir().unwrap();
     }
 
     fn running(&self) -> impl Iterator<Item = (u8, &Running)> {
