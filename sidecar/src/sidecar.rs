@@ -140,7 +140,14 @@ impl Doors {
         };
         let watch_limits =
             WatchLimits { watches_max: limits::WATCHES_MAX, watches_per_session_max: limits::WATCHES_PER_SESSION_MAX };
-        let replica = Arc::new(Replica::new(config.id, Tree::new(Limits::DEFAULT), 0, queue_limits, watch_limits));
+        let replica = Arc::new(Replica::new(
+            config.id,
+            Tree::new(Limits::DEFAULT),
+            0,
+            queue_limits,
+            watch_limits,
+            self.metrics.sessions.clone(),
+        ));
         let disk_options = DiskOptions { unsynced: hooks.unsynced, on_flush: None };
         let disk = EnsembleDisk::open(&config.data_dir, config.id, disk_options).await?;
         let ensemble = Ensemble::start(ensemble_config(&config, hooks), disk, replica.clone(), self.peer).await?;
@@ -151,7 +158,8 @@ impl Doors {
             member_inflight_max: limits::MEMBER_INFLIGHT_MAX,
         };
         let superuser = config.super_digest.as_ref().map(|digest| SuperDigest(digest.as_str().into()));
-        let sessions = Sessions::new(ensemble.clone(), replica.clone(), session_limits, superuser);
+        let sessions =
+            Sessions::new(ensemble.clone(), replica.clone(), session_limits, superuser, self.metrics.sessions.clone());
         let member = Arc::new(Member::new(config.id, ensemble.clone(), replica));
 
         let tracker = TaskTracker::new();

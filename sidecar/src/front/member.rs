@@ -107,8 +107,10 @@ impl StatusSource for Member {
 
     fn levels(&self) -> Levels {
         let ensemble = self.ensemble.status();
-        let (zxid, sessions, znodes) =
-            self.replica.read(|tree| (tree.zxid().0, tree.session_count() as u64, tree.node_count() as u64));
+        let (zxid, sessions, znodes, ephemerals) = self.replica.read(|tree| {
+            let ephemerals = tree.sessions().map(|session| session.ephemerals as u64).sum();
+            (tree.zxid().0, tree.session_count() as u64, tree.node_count() as u64, ephemerals)
+        });
         Levels {
             ready: self.ensemble.readiness().borrow().is_ready(),
             has_leader: ensemble.leader.is_some(),
@@ -121,6 +123,8 @@ impl StatusSource for Member {
             sessions_here: self.replica.attached_sessions().len() as u64,
             znodes,
             watches: self.replica.watch_count() as u64,
+            events_queued: self.replica.events_queued() as u64,
+            ephemerals,
             ..Levels::default()
         }
     }

@@ -11,7 +11,8 @@ use std::{collections::HashMap, sync::Arc};
 
 use parking_lot::{Mutex, RwLock};
 use quorate_tree::{
-    Acl, Applied, Change, Command, Identity, Lane, MemberId, Outcome, Refusal, Refused, SessionId, Tree, Zxid,
+    Acl, Applied, Change, Command, Identity, Lane, MemberId, Outcome, Refusal, Refused, SessionEnd, SessionId, Tree,
+    Zxid,
 };
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
@@ -23,6 +24,7 @@ pub(crate) use queue::{Item, QueueEnd, QueueLimits, SessionQueue, SlotId, Submit
 pub(crate) use read::{Answer, Declined, Event, EventKind, Read, Rearm};
 pub(crate) use watches::{WatchKind, WatchLimits};
 
+use crate::telemetry::metrics::SessionMetrics;
 use queue::Run;
 use watches::{ConnId, WatchTable};
 
@@ -37,6 +39,7 @@ pub(crate) struct Replica {
     attached: Mutex<Attached>,
     applied: watch::Sender<AppliedTo>,
     limits: QueueLimits,
+    metrics: SessionMetrics,
 }
 
 /// The sessions this member serves.
@@ -97,6 +100,7 @@ impl Replica {
         log_index: u64,
         limits: QueueLimits,
         watch_limits: WatchLimits,
+        metrics: SessionMetrics,
     ) -> Self {
         let applied = AppliedTo { log_index, zxid: tree.zxid() };
         let attached = Attached {
@@ -105,7 +109,14 @@ impl Replica {
             by_session: HashMap::new(),
             next_conn: 0,
         };
-        Self { me, tree: RwLock::new(tree), attached: Mutex::new(attached), applied: watch::channel(applied).0, limits }
+        Self {
+            me,
+            tree: RwLock::new(tree),
+            attached: Mutex::new(attached),
+            applied: watch::channel(applied).0,
+            limits,
+            metrics,
+        }
     }
 
     /// Applies the commands of one log entry under one lock. `completion` is asked for each command of this member
@@ -134,7 +145,7 @@ impl Replica {
                     if let Some(completion) = completion {
                         attached.complete(completion, Settled { zxid, outcome }, &tree, &mut to_wake);
                     }
-                    attached.end(&changes, &mut to_wake);
+                    attached.end(&changes, &mut to_wake, &self.metrics);
                 }
                 Applied::Repeat => {}
                 Applied::Gap => report.own_gap |= own,
@@ -199,7 +210,7 @@ impl Replica {
         }
         let mut attached = self.attached.lock();
         let conn = attached.free_conn();
-        let queue = Arc::new(SessionQueue::new(session, attachment, conn, self.limits));
+        let queue = Arc::new(SessionQueue::new(session, conn, self.limits));
         attached.by_conn.insert(conn, queue.clone());
         attached.by_session.insert(session, conn);
         Ok(queue)
@@ -247,6 +258,12 @@ impl Replica {
     /// Watches of all sessions here.
     pub(crate) fn watch_count(&self) -> usize {
         self.attached.lock().watches.count()
+    }
+
+    /// Events that wait to be taken by their connections.
+    pub(crate) fn events_queued(&self) -> usize {
+        let queues: Vec<_> = self.attached.lock().by_conn.values().cloned().collect();
+        queues.iter().map(|queue| queue.events_queued()).sum()
     }
 
     /// Sessions attached here.
@@ -317,8 +334,11 @@ impl Attached {
 
     /// Closes the queues of sessions that ended or moved. After completions, so that a session that closes itself
     /// still gets its reply.
-    fn end(&mut self, changes: &[Change], to_wake: &mut Vec<Arc<SessionQueue>>) {
+    fn end(&mut self, changes: &[Change], to_wake: &mut Vec<Arc<SessionQueue>>, metrics: &SessionMetrics) {
         for change in changes {
+            if matches!(change, Change::SessionEnded { end: SessionEnd::Expired, .. }) {
+                metrics.expired();
+            }
             let (session, end) = match change {
                 Change::SessionEnded { session, end } => (session, QueueEnd::Session(*end)),
                 Change::SessionAttached { session, .. } => (session, QueueEnd::Moved),

@@ -7,7 +7,11 @@
 //! Bounds: slots by the connection (`session_inflight_max`), items by [`QueueLimits`]. A queue that would pass
 //! them is closed with [`QueueEnd::TooSlow`]; the session lives on.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use parking_lot::Mutex;
 use quorate_tree::{Identity, SessionEnd, SessionId, Tree, Zxid};
@@ -27,7 +31,6 @@ pub(crate) struct SlotId(pub(crate) u64);
 #[derive(Debug)]
 pub(crate) struct SessionQueue {
     pub(crate) session: SessionId,
-    pub(crate) attachment: u64,
     pub(crate) conn: ConnId,
     limits: QueueLimits,
     /// What the connection has authenticated as, for events.
@@ -90,10 +93,10 @@ struct State {
     slots: VecDeque<Submit>,
     /// The id of the first slot.
     first: u64,
-    /// Writes among the slots.
-    writes: usize,
     out: Vec<Item>,
     out_events: usize,
+    /// When the oldest of those events was pushed.
+    oldest_event: Option<Instant>,
     out_bytes: usize,
     end: Option<QueueEnd>,
     /// Whether the connection has been told that there is something to take.
@@ -108,6 +111,8 @@ pub(crate) struct Taken {
     pub(crate) end: Option<QueueEnd>,
     /// Reads were held back because too much was waiting; they can go on now.
     pub(crate) held_back: bool,
+    /// How long the oldest event among them has waited.
+    pub(crate) event_waited: Option<Duration>,
 }
 
 /// The state of the world under which slots are run.
@@ -117,19 +122,19 @@ pub(crate) struct Run<'a> {
 }
 
 impl SessionQueue {
-    pub(crate) fn new(session: SessionId, attachment: u64, conn: ConnId, limits: QueueLimits) -> Self {
+    pub(crate) fn new(session: SessionId, conn: ConnId, limits: QueueLimits) -> Self {
         let state = State {
             slots: VecDeque::new(),
             first: 0,
-            writes: 0,
             out: Vec::new(),
             out_events: 0,
+            oldest_event: None,
             out_bytes: 0,
             end: None,
             woken: false,
         };
         let identities = Mutex::new(Arc::from([]));
-        Self { session, attachment, conn, limits, identities, state: Mutex::new(state), wake: Notify::new() }
+        Self { session, conn, limits, identities, state: Mutex::new(state), wake: Notify::new() }
     }
 
     /// What the connection has authenticated as.
@@ -149,7 +154,8 @@ impl SessionQueue {
         state.out_events = 0;
         state.out_bytes = 0;
         let held_back = state.slots.front().is_some_and(Submit::is_runnable);
-        Taken { items: std::mem::take(&mut state.out), end: state.end, held_back }
+        let event_waited = state.oldest_event.take().map(|pushed| pushed.elapsed());
+        Taken { items: std::mem::take(&mut state.out), end: state.end, held_back, event_waited }
     }
 
     /// Waits until there is something to take.
@@ -169,9 +175,9 @@ impl SessionQueue {
         self.state.lock().slots.len()
     }
 
-    /// Whether any write is among them.
-    pub(crate) fn has_writes(&self) -> bool {
-        self.state.lock().writes > 0
+    /// Events not yet taken.
+    pub(super) fn events_queued(&self) -> usize {
+        self.state.lock().out_events
     }
 
     /// Puts requests at the tail, in order, and runs what nothing older holds up. Returns the first slot's id, and
@@ -183,7 +189,6 @@ impl SessionQueue {
             return (at, false);
         }
         for request in requests {
-            state.writes += usize::from(matches!(request.kind, SubmitKind::Write));
             state.slots.push_back(request);
         }
         self.run_head(&mut state, run);
@@ -234,7 +239,6 @@ impl SessionQueue {
         assert_eq!(state.first, slot.0, "writes of a session are completed in order");
         let Some(head) = state.slots.pop_front() else { return false };
         state.first += 1;
-        state.writes -= 1;
         let answer = settled.outcome.map_or_else(Answer::Refused, Answer::Wrote);
         self.push_reply(&mut state, head.tag, settled.zxid, answer);
         self.run_head(&mut state, run);
@@ -308,6 +312,7 @@ impl SessionQueue {
             return;
         }
         state.out_events += 1;
+        state.oldest_event.get_or_insert_with(Instant::now);
         if state.out_events > self.limits.outbox_events_max {
             state.close(QueueEnd::TooSlow);
             return;
@@ -331,7 +336,6 @@ impl State {
         if self.end.is_none() {
             self.end = Some(end);
             self.slots.clear();
-            self.writes = 0;
         }
     }
 

@@ -10,6 +10,7 @@ use quorate_tree::{
 use tokio::sync::Semaphore;
 
 use super::*;
+use crate::telemetry::metrics::Metrics;
 
 const ME: MemberId = MemberId(1);
 const OTHER: MemberId = MemberId(2);
@@ -33,7 +34,7 @@ impl Member {
     fn with_limits(limits: QueueLimits) -> Self {
         let watch_limits = WatchLimits { watches_max: 1000, watches_per_session_max: 100 };
         let mut member = Self {
-            replica: Replica::new(ME, Tree::new(Limits::DEFAULT), 0, limits, watch_limits),
+            replica: Replica::new(ME, Tree::new(Limits::DEFAULT), 0, limits, watch_limits, Metrics::new(ME).sessions),
             own_seq: 0,
             other_seq: 0,
             log_index: 0,
@@ -77,7 +78,7 @@ impl Member {
     /// Puts a write into the queue without applying it.
     fn begin(&mut self, queue: &Arc<SessionQueue>, tag: u64, op: Op) -> (Command, Completion) {
         let slot = self.replica.submit(queue, vec![Submit { tag, kind: SubmitKind::Write }]);
-        let author = Author { session: queue.session, attachment: queue.attachment, ..Author::default() };
+        let author = Author { session: queue.session, attachment: 1, ..Author::default() };
         let permit = self.permits.clone().try_acquire_owned().unwrap();
         (self.command(ME, author, op), Completion::Write { queue: queue.clone(), slot, permit })
     }
@@ -249,11 +250,11 @@ fn an_expired_session_is_told_after_its_ephemerals_are_gone() {
     member.apply(write, done);
     member.read(&watcher, 1, Read::Exists { path: "/e".into(), watch: true }, false);
 
-    member.by_other(Op::ExpireSession { session: queue.session, attachment: queue.attachment });
+    member.by_other(Op::ExpireSession { session: queue.session, attachment: 1 });
 
     assert_eq!(said(&watcher), ["1=ok", "Deleted /e"]);
     assert_eq!(queue.take().end, Some(QueueEnd::Session(SessionEnd::Expired)));
-    assert!(member.replica.attach(queue.session, queue.attachment).is_err());
+    assert!(member.replica.attach(queue.session, 1).is_err());
 }
 
 #[test]

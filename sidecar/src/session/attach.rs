@@ -104,6 +104,10 @@ impl Sessions {
         // Attached again or ended since: the client finds out what became of it by asking once more.
         let queue =
             self.replica.attach(granted.session, granted.attachment).map_err(|_not_attached| AttachError::NoQuorum)?;
+        match request.resume {
+            Some(_) => self.metrics.resumed(),
+            None => self.metrics.opened(),
+        }
         Ok(Attachment::new(self.clone(), queue, granted, asked_at, request.numbered))
     }
 

@@ -167,6 +167,9 @@ impl Attachment {
                 debug!(session = %self.granted.session, "cannot vouch for the session any more");
                 return Output::End(Ended::CannotVouch);
             }
+            if let Some(waited) = taken.event_waited {
+                self.sessions.metrics.watch_delivery.record(waited);
+            }
             if taken.held_back {
                 self.sessions.replica.resume(&self.queue);
             }

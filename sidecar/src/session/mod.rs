@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
-use crate::{ensemble::Ensemble, replica::Replica};
+use crate::{ensemble::Ensemble, replica::Replica, telemetry::metrics::SessionMetrics};
 
 mod attach;
 mod attachment;
@@ -46,6 +46,7 @@ pub(crate) struct Sessions {
     limits: SessionLimits,
     writes: Arc<Semaphore>,
     super_digest: Option<SuperDigest>,
+    metrics: SessionMetrics,
 }
 
 impl Sessions {
@@ -54,9 +55,14 @@ impl Sessions {
         replica: Arc<Replica>,
         limits: SessionLimits,
         super_digest: Option<SuperDigest>,
+        metrics: SessionMetrics,
     ) -> Arc<Self> {
         let writes = Arc::new(Semaphore::new(limits.member_inflight_max));
-        Arc::new(Self { ensemble, replica, limits, writes, super_digest })
+        Arc::new(Self { ensemble, replica, limits, writes, super_digest, metrics })
+    }
+
+    pub(crate) fn metrics(&self) -> &SessionMetrics {
+        &self.metrics
     }
 
     pub(crate) fn limits(&self) -> &SessionLimits {

@@ -77,7 +77,14 @@ impl Cluster {
         };
         let queue_limits = QueueLimits { outbox_events_max: 1000, outbox_bytes_max: 1 << 20, reply_bytes_max: 1 << 20 };
         let watch_limits = WatchLimits { watches_max: 1000, watches_per_session_max: 1000 };
-        let replica = Arc::new(Replica::new(id, Tree::new(Limits::DEFAULT), 0, queue_limits, watch_limits));
+        let replica = Arc::new(Replica::new(
+            id,
+            Tree::new(Limits::DEFAULT),
+            0,
+            queue_limits,
+            watch_limits,
+            Metrics::new(id).sessions,
+        ));
         let address = self.peers[&id].parse::<Address>().unwrap();
         let bounds = Bounds { connections_max: 100, connections_per_address_max: 0 };
         let door = Door::bind("peer", &address, bounds, Metrics::new(id).doors.of("peer")).await.unwrap();

@@ -4,7 +4,7 @@
 //! client's frames only while the session has room and the client takes what is sent, so a client that stops
 //! reading is stopped being read.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use quorate_proto::v1::{
     self as proto, ClientFrame, Goodbye, ServerFrame, ServerItem, goodbye::Reason, server_item::Item as Sent,
@@ -15,12 +15,16 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Request, Response, Status, Streaming};
-use tracing::{debug, warn};
+use tracing::{Span, debug, warn};
 
 use super::convert;
 use crate::{
     replica::{Item, QueueEnd},
     session::{AttachError, AttachRequest, Attachment, Ended, Output, Resume, Sessions},
+    telemetry::{
+        metrics::{DetachReason, SessionMetrics},
+        traces,
+    },
 };
 
 /// The first frame must come this soon after the stream was opened.
@@ -91,7 +95,15 @@ impl Session for SessionService {
 
         let (frames, outbound) = mpsc::channel(FRAMES_WAITING);
         let hello = ServerFrame { items: vec![self.attached(&attachment)] };
-        let stream = SessionStream { attachment, inbound, frames, last_seq: 0, stop: self.stop.clone() };
+        let stream = SessionStream {
+            attachment,
+            inbound,
+            frames,
+            last_seq: 0,
+            spans: HashMap::new(),
+            metrics: self.sessions.metrics().clone(),
+            stop: self.stop.clone(),
+        };
         self.tracker.spawn(stream.run(hello, requests));
         Ok(Response::new(ReceiverStream::new(outbound)))
     }
@@ -104,6 +116,9 @@ struct SessionStream {
     frames: mpsc::Sender<Result<ServerFrame, Status>>,
     /// Requests are numbered without holes; this was the last.
     last_seq: u64,
+    /// Of requests whose caller is traced: open from here to the reply.
+    spans: HashMap<u64, Span>,
+    metrics: SessionMetrics,
     stop: CancellationToken,
 }
 
@@ -117,6 +132,23 @@ enum End {
     Silent,
 }
 
+impl End {
+    fn reason(&self) -> DetachReason {
+        match self {
+            Self::Client => DetachReason::ClientGone,
+            Self::Silent => DetachReason::GoElsewhere,
+            Self::Goodbye(reason, _) => match reason {
+                Reason::Closed => DetachReason::Closed,
+                Reason::Expired => DetachReason::Expired,
+                Reason::Moved => DetachReason::Moved,
+                Reason::TooSlow => DetachReason::TooSlow,
+                Reason::Protocol => DetachReason::Protocol,
+                Reason::GoElsewhere | Reason::Unspecified => DetachReason::GoElsewhere,
+            },
+        }
+    }
+}
+
 impl SessionStream {
     async fn run(mut self, hello: ServerFrame, requests: Vec<proto::Request>) {
         let session = self.attachment.granted().session;
@@ -124,6 +156,7 @@ impl SessionStream {
             Ok(never) => match never {},
             Err(end) => end,
         };
+        self.metrics.detached(end.reason());
         match end {
             End::Client => debug!(%session, "the client ended the stream"),
             End::Silent => {
@@ -183,10 +216,24 @@ impl SessionStream {
                 return Err(broken(format!("request {} came where {expected} was due", request.seq)));
             }
             self.last_seq = expected;
-            taken.push(convert::request(request).map_err(|malformed| broken(malformed.to_string()))?);
+            let mut request = convert::request(request).map_err(|malformed| broken(malformed.to_string()))?;
+            if !request.traceparent.is_empty() {
+                request.traceparent = self.begin_span(request.tag, &request.traceparent);
+            }
+            taken.push(request);
         }
         self.attachment.submit(taken).await;
         Ok(())
+    }
+
+    /// Continues the caller's trace, and gives the context for those who continue this one.
+    fn begin_span(&mut self, tag: u64, caller: &str) -> String {
+        let session = self.attachment.granted().session;
+        let span = tracing::info_span!(target: "quorate", "quorate.request", %session);
+        traces::continue_from(&span, caller);
+        let onward = traces::traceparent(&span);
+        self.spans.insert(tag, span);
+        onward
     }
 
     /// Sends what the session has to say.
@@ -205,7 +252,12 @@ impl SessionStream {
                     }
                     bytes += item_bytes;
                     frame.items.push(match item {
-                        Item::Reply { tag, zxid, answer } => convert::reply_item(tag, zxid, answer),
+                        Item::Reply { tag, zxid, answer } => {
+                            if !self.spans.is_empty() {
+                                self.spans.remove(&tag);
+                            }
+                            convert::reply_item(tag, zxid, answer)
+                        }
                         Item::Event(event) => convert::event_item(&event),
                     });
                 }
