@@ -6,12 +6,13 @@ use std::{
 };
 
 use rustix::time::{ClockId, clock_gettime};
+use serde::{Deserialize, Serialize};
 
 /// A point on a clock that goes on while the machine sleeps, and is never set.
 ///
 /// The ordinary monotonic clock stands still during a suspend: a member that slept would believe that the promises
-/// it was given are still fresh.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// it was given are still fresh. All processes of a machine read the same clock, so it may be told from one to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct Moment(Duration);
 
 /// The machine's clocks.

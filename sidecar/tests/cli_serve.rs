@@ -12,7 +12,7 @@ use std::{
     },
 };
 
-use cli::{Running, eventually, http_get, quorate, run, start};
+use cli::{Running, http_get, quorate, run, start};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
@@ -32,12 +32,17 @@ fn serve(data_dir: &Path, ensemble: &str, peer: &str) -> Command {
 
 /// A port that is free now, given to no other test of this process, and not one that outgoing connections get.
 fn free_port() -> u16 {
+    free_ports(1, |port| TcpListener::bind(("127.0.0.1", port)).is_ok())
+}
+
+/// The first of `count` ports of which `is_free` is true, likewise.
+fn free_ports(count: u16, is_free: impl Fn(u16) -> bool) -> u16 {
     const FIRST: u16 = 10_240;
     const COUNT: u16 = 20_000;
     static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| AtomicU16::new((std::process::id() % u32::from(COUNT)) as u16));
     loop {
-        let port = FIRST + NEXT.fetch_add(1, Ordering::Relaxed) % COUNT;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+        let port = FIRST + NEXT.fetch_add(count, Ordering::Relaxed) % COUNT;
+        if is_free(port) {
             return port;
         }
     }
@@ -165,6 +170,19 @@ fn a_second_dev_on_the_same_ports_says_how_to_choose_others() {
     );
 }
 
+#[test]
+fn kept_data_of_dev_is_one_directory_a_member() {
+    let (temporary, kept) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut command = dev(temporary.path(), free_block());
+    let mut dev = start(command.args(["--members", "1", "--data-dir"]).arg(kept.path()));
+    dev.out("ready in ");
+
+    dev.signal(Signal::TERM);
+
+    assert_eq!(dev.end().code, Some(0));
+    assert!(kept.path().join("member-1").is_dir());
+}
+
 fn dev(temporary: &Path, port_base: u16) -> Command {
     let mut command = quorate(["dev", "--port-base", &port_base.to_string()]);
     command.env("TMPDIR", temporary);
@@ -173,10 +191,9 @@ fn dev(temporary: &Path, port_base: u16) -> Command {
 
 /// The base of a block of ports whose doors for three members are free.
 fn free_block() -> u16 {
-    let free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
-    eventually("a block of ports is free", || {
-        let base = free_port();
-        let offsets = [0, 100, 200].into_iter().flat_map(|door| (1..=3).map(move |member| door + member));
-        (base < 32_000 && offsets.clone().all(|offset| free(base + offset))).then_some(base)
+    let is_free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
+    free_ports(400, |base| {
+        let mut doors = [0, 100, 200].into_iter().flat_map(|door| (1..=3).map(move |member| base + door + member));
+        doors.all(is_free)
     })
 }

@@ -111,7 +111,7 @@ async fn hold(client: &Client, mut stop: Stop) -> Result<ExitCode, Failure> {
     eprintln!("held by session {} until Ctrl-C", session.id());
     select! {
         biased;
-        _ = stop.told() => Ok(ExitCode::SUCCESS),
+        () = stop.told() => Ok(ExitCode::SUCCESS),
         reason = session.lost() => Err(Failure::new(Exit::Lost, format_args!("the session was lost: {reason}"))),
     }
 }

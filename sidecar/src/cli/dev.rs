@@ -76,14 +76,14 @@ impl Dev {
         for config in &configs {
             select! {
                 biased;
-                _ = stop.told() => return Ok(ExitCode::SUCCESS),
+                () = stop.told() => return Ok(ExitCode::SUCCESS),
                 built = Sidecar::build(config.clone()) => members.push(built.map_err(|error| not_started(&error))?),
             }
         }
         output::line(&table(&configs))?;
         select! {
             biased;
-            _ = stop.told() => {}
+            () = stop.told() => {}
             error = first_failure(&members) => return Err(serve::must_not_go_on(&error)),
             said = say_when_ready(&members, &configs, began) => said?,
         }

@@ -47,6 +47,11 @@ pub(super) fn duration(text: &str) -> Result<Duration, DurationError> {
 }
 
 impl Ensemble {
+    /// The members, as one text.
+    pub(super) fn endpoints(&self) -> String {
+        self.endpoint.join(",")
+    }
+
     /// For questions that need no session.
     pub(super) fn admin(&self) -> Result<Admin, Failure> {
         Ok(Admin::new(&self.endpoint)?)

@@ -50,13 +50,13 @@ async fn serve(config: Config) -> Result<ExitCode, Failure> {
     let running = select! {
         biased;
         // What was begun ends with the process; nothing has been promised yet.
-        _ = stop.told() => return Ok(ExitCode::SUCCESS),
+        () = stop.told() => return Ok(ExitCode::SUCCESS),
         built = Sidecar::build(config) => built.map_err(|error| not_started(&error))?,
     };
     say_doors(running.addresses());
     select! {
         biased;
-        _ = stop.told() => {}
+        () = stop.told() => {}
         error = running.failed() => return Err(must_not_go_on(&error)),
         () = say_when_ready(&running) => {}
     }

@@ -1,40 +1,66 @@
-//! Being told to stop: SIGTERM and SIGINT, the first in order, the second at once.
+//! The signals a command takes in place of being ended by them.
 
-use std::process;
+use std::{future::poll_fn, process, task::Poll};
 
+use rustix::process::Signal;
 use tokio::{
     select,
-    signal::unix::{Signal, SignalKind, signal},
+    signal::unix::{self, SignalKind},
 };
 
 use super::exit::{Exit, Failure};
 
-/// The signals that end a command.
+/// Signals that come to this process.
 #[derive(Debug)]
-pub(super) struct Stop {
-    terminate: Signal,
-    interrupt: Signal,
+pub(super) struct Signals {
+    coming: Vec<(Signal, unix::Signal)>,
 }
 
-impl Stop {
-    /// From now on the signals do not end the process by themselves.
-    pub(super) fn listen() -> Result<Self, Failure> {
-        let listen = |kind| {
-            signal(kind).map_err(|error| Failure::new(Exit::Refused, format_args!("no signals can be had: {error}")))
-        };
-        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+/// Being told to stop: the first time in order, the second time at once.
+#[derive(Debug)]
+pub(super) struct Stop {
+    signals: Signals,
+}
+
+impl Signals {
+    /// From now on these do nothing by themselves.
+    pub(super) fn listen(kinds: impl IntoIterator<Item = Signal>) -> Result<Self, Failure> {
+        let listen = |signal: Signal| Ok((signal, unix::signal(SignalKind::from_raw(signal.as_raw()))?));
+        let coming: std::io::Result<_> = kinds.into_iter().map(listen).collect();
+        let coming =
+            coming.map_err(|error| Failure::new(Exit::Refused, format_args!("no signals can be had: {error}")));
+        Ok(Self { coming: coming? })
     }
 
-    /// The next signal, as its number.
+    /// The next one.
     ///
     /// # Cancel safety
     /// Cancel safe.
-    pub(super) async fn told(&mut self) -> i32 {
-        select! {
-            biased;
-            _ = self.terminate.recv() => SignalKind::terminate().as_raw_value(),
-            _ = self.interrupt.recv() => SignalKind::interrupt().as_raw_value(),
-        }
+    pub(super) async fn next(&mut self) -> Signal {
+        poll_fn(|cx| {
+            for (signal, coming) in &mut self.coming {
+                if coming.poll_recv(cx).is_ready() {
+                    return Poll::Ready(*signal);
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+}
+
+impl Stop {
+    /// From now on SIGTERM and SIGINT do not end the process by themselves.
+    pub(super) fn listen() -> Result<Self, Failure> {
+        Ok(Self { signals: Signals::listen([Signal::TERM, Signal::INT])? })
+    }
+
+    /// Waits for one of them.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub(super) async fn told(&mut self) {
+        self.signals.next().await;
     }
 
     /// Ends in order, or at once if told again.
@@ -42,9 +68,9 @@ impl Stop {
         select! {
             biased;
             () = in_order => {}
-            signal = self.told() => {
+            signal = self.signals.next() => {
                 eprintln!("stopped at once");
-                process::exit(128 + signal);
+                process::exit(128 + signal.as_raw());
             }
         }
     }

@@ -77,7 +77,7 @@ impl Watch {
         while left > 0 {
             let item = select! {
                 biased;
-                _ = stop.told() => break,
+                () = stop.told() => break,
                 item = lines.next() => item,
             };
             match item {

@@ -30,7 +30,8 @@ pub(crate) fn log_level_of_env() -> Option<String> {
     env::var(EnvFilter::DEFAULT_ENV).ok().filter(|filter| !filter.is_empty())
 }
 
-/// What these crates say of themselves matters only when it is bad; what it means for the member is ours to say. A filter that names them wins.
+/// What these crates say of themselves matters only when it is bad; what it means for the member is ours to say. A
+/// filter that names them wins.
 const QUIET: &str = "openraft=error,opentelemetry=warn,opentelemetry_sdk=warn,opentelemetry-otlp=warn";
 
 /// Reads a level or a list of filters; a bad one is refused whole.

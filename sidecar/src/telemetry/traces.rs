@@ -99,6 +99,12 @@ pub(crate) fn traceparent(span: &Span) -> String {
 
 #[cfg(test)]
 mod tests {
+    use opentelemetry_proto::tonic::collector::trace::v1::{
+        ExportTraceServiceRequest, ExportTraceServiceResponse,
+        trace_service_server::{TraceService, TraceServiceServer},
+    };
+    use tokio::sync::mpsc;
+    use tonic::{Request, Response, Status, transport::server::TcpIncoming};
     use tracing_subscriber::layer::SubscriberExt;
 
     use super::*;
@@ -151,6 +157,47 @@ mod tests {
 
             assert_eq!(traceparent(&span), "");
         });
+    }
+
+    /// A collector; full, it refuses.
+    struct Collector(mpsc::Sender<ExportTraceServiceRequest>);
+
+    #[tonic::async_trait]
+    impl TraceService for Collector {
+        async fn export(
+            &self,
+            request: Request<ExportTraceServiceRequest>,
+        ) -> Result<Response<ExportTraceServiceResponse>, Status> {
+            self.0.try_send(request.into_inner()).map_err(|_| Status::resource_exhausted("full"))?;
+            Ok(Response::new(ExportTraceServiceResponse::default()))
+        }
+    }
+
+    #[tokio::test]
+    async fn spans_reach_a_collector_with_who_sent_them() {
+        let incoming = TcpIncoming::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let endpoint = format!("http://{}", incoming.local_addr().unwrap());
+        let (collector, mut collected) = mpsc::channel(16);
+        let server = tonic::transport::Server::builder().add_service(TraceServiceServer::new(Collector(collector)));
+        let server = tokio::spawn(server.serve_with_incoming(incoming));
+
+        let traces = start(Some(&endpoint)).unwrap().unwrap();
+        let subscriber = tracing_subscriber::registry().with(traces.layer());
+        tracing::subscriber::with_default(subscriber, || {
+            let span = tracing::info_span!(target: "quorate", "write");
+            continue_from(&span, CALLER);
+            drop(span);
+            drop(tracing::info_span!(target: "tonic", "somebody else's"));
+        });
+        tokio::task::spawn_blocking(move || traces.flush(Duration::from_secs(20))).await.unwrap().unwrap();
+
+        let sent = collected.recv().await.unwrap().resource_spans.remove(0);
+        let resource = format!("{:?}", sent.resource);
+        assert!(resource.contains("service.version") && resource.contains(super::super::VERSION), "{resource}");
+        let spans = &sent.scope_spans[0].spans;
+        assert_eq!((spans.len(), spans[0].name.as_str()), (1, "write"));
+        assert_eq!(spans[0].parent_span_id, [0xb7, 0xad, 0x6b, 0x71, 0x69, 0x20, 0x33, 0x31]);
+        server.abort();
     }
 
     #[tokio::test]

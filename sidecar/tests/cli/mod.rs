@@ -91,19 +91,23 @@ impl Lines {
         Self { coming, seen: Vec::new() }
     }
 
-    /// The first line from here on that begins with `beginning`, without it.
-    fn until(&mut self, beginning: &str) -> String {
+    /// The first line from here on that begins with `beginning`, without it; `None` if it never comes.
+    fn until(&mut self, beginning: &str) -> Option<String> {
         let deadline = Instant::now() + WITHIN;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            let Ok(line) = self.coming.recv_timeout(left) else {
-                panic!("it never said `{beginning}`, but\n{}", self.seen.join("\n"));
-            };
+            let line = self.coming.recv_timeout(left).ok()?;
             self.seen.push(line.clone());
             if let Some(rest) = line.strip_prefix(beginning) {
-                return rest.to_owned();
+                return Some(rest.to_owned());
             }
         }
+    }
+
+    /// What has come by now.
+    fn now(&mut self) -> &[String] {
+        self.seen.extend(self.coming.try_iter());
+        &self.seen
     }
 
     /// Everything, once the command has ended.
@@ -115,13 +119,17 @@ impl Lines {
 
 impl Running {
     /// Waits for a line on standard output.
+    #[track_caller]
     pub(crate) fn out(&mut self, beginning: &str) -> String {
-        self.out.until(beginning)
+        let found = self.out.until(beginning);
+        found.unwrap_or_else(|| panic!("it never printed `{beginning}`: {:#?}, {:#?}", self.out.seen, self.err.now()))
     }
 
     /// Waits for a line on standard error.
+    #[track_caller]
     pub(crate) fn err(&mut self, beginning: &str) -> String {
-        self.err.until(beginning)
+        let found = self.err.until(beginning);
+        found.unwrap_or_else(|| panic!("it never said `{beginning}`: {:#?}, {:#?}", self.err.seen, self.out.now()))
     }
 
     pub(crate) fn id(&self) -> Pid {
