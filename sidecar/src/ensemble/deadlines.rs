@@ -1,7 +1,7 @@
 //! When sessions that are not heard from have to end. Pure: time comes in, overdue sessions come out.
 //!
 //! Deadlines count only time in which a session could have been heard from. What the leader spent asleep, stopped or
-//! without a majority is added to all of them.
+//! without a majority is added to all of them, and nobody is overdue by time that no majority has confirmed yet.
 //!
 //! Bounds: one entry a live session, plus one for each time a session's timeout became shorter.
 
@@ -23,7 +23,11 @@ pub(crate) struct ExpiryQueue {
     /// Time that does not count, so far. Adding to it moves all deadlines.
     uncounted: Duration,
     period: Duration,
+    /// A majority that is silent for longer than this leaves a gap that does not count.
+    silence_max: Duration,
     last_tick: Moment,
+    /// Up to when a majority has confirmed the leader.
+    confirmed: Duration,
     sessions: HashMap<SessionId, Deadline>,
     /// When to look at a session next. Earlier than its deadline if it was touched since.
     queue: BinaryHeap<Reverse<(Duration, SessionId)>>,
@@ -46,13 +50,15 @@ pub(crate) struct Overdue {
 }
 
 impl ExpiryQueue {
-    /// An empty queue that expects a tick every `period`.
-    pub(crate) fn new(now: Moment, period: Duration) -> Self {
+    /// An empty queue that expects a tick every `period`, and a majority that is not silent for `silence_max`.
+    pub(crate) fn new(now: Moment, period: Duration, silence_max: Duration) -> Self {
         Self {
             epoch: now,
             uncounted: Duration::ZERO,
             period,
+            silence_max,
             last_tick: now,
+            confirmed: Duration::ZERO,
             sessions: HashMap::new(),
             queue: BinaryHeap::new(),
         }
@@ -84,17 +90,25 @@ impl ExpiryQueue {
         self.sessions.remove(&session);
     }
 
-    /// The sessions that are overdue; they are forgotten. `counts` says whether sessions could be heard from since the
-    /// last tick. A tick that comes late moves all deadlines by its delay.
-    pub(crate) fn tick(&mut self, now: Moment, counts: bool) -> Vec<Overdue> {
+    /// The sessions that are overdue; they are forgotten. `silent_for` says how long ago a majority last confirmed the
+    /// leader, if it has at all. A tick that comes late moves all deadlines by its delay.
+    pub(crate) fn tick(&mut self, now: Moment, silent_for: Option<Duration>) -> Vec<Overdue> {
         let since = now.since(self.last_tick);
         self.last_tick = now;
-        if !counts {
-            self.uncounted += since;
-        } else if since > self.period * 2 {
-            self.uncounted += since - self.period;
+        if since > self.period * 2 {
+            let delay = since - self.period;
+            self.uncounted += delay;
+            // The same time is not a gap as well.
+            self.confirmed += delay;
         }
-        let now = self.counted(now);
+        let Some(silent_for) = silent_for else { return Vec::new() };
+        let confirmed = now.since(self.epoch).saturating_sub(silent_for);
+        let silence = confirmed.saturating_sub(self.confirmed);
+        if silence > self.silence_max {
+            self.uncounted += silence - self.period.min(silence);
+        }
+        self.confirmed = self.confirmed.max(confirmed);
+        let now = self.confirmed.saturating_sub(self.uncounted);
         let mut overdue = Vec::new();
         while let Some(Reverse((at, session))) = self.queue.peek().copied() {
             if at > now {
@@ -137,7 +151,7 @@ mod tests {
     impl Ticking {
         fn new() -> Self {
             let now = Clock::now();
-            Self { queue: ExpiryQueue::new(now, PERIOD), now }
+            Self { queue: ExpiryQueue::new(now, PERIOD, PERIOD * 4), now }
         }
 
         fn grant(&mut self, session: u64, timeout: Duration) {
@@ -152,14 +166,17 @@ mod tests {
             let mut overdue = Vec::new();
             for _ in 0..for_ms / 50 {
                 self.now = self.now + PERIOD;
-                overdue.extend(self.queue.tick(self.now, true).into_iter().map(|overdue| overdue.session.0));
+                overdue.extend(
+                    self.queue.tick(self.now, Some(Duration::ZERO)).into_iter().map(|overdue| overdue.session.0),
+                );
             }
             overdue
         }
 
-        fn leap(&mut self, by_ms: u64, counts: bool) -> Vec<Overdue> {
+        /// Stands still, then goes on.
+        fn leap(&mut self, by_ms: u64, silent_for: Option<Duration>) -> Vec<Overdue> {
             self.now = self.now + Duration::from_millis(by_ms);
-            self.queue.tick(self.now, counts)
+            self.queue.tick(self.now, silent_for)
         }
     }
 
@@ -225,23 +242,49 @@ mod tests {
         ticking.grant(1, TIMEOUT);
         ticking.run(500);
 
-        assert!(ticking.leap(60_000, true).is_empty());
+        // The answers of the majority stood still as well, and come a moment later.
+        assert!(ticking.leap(60_000, Some(Duration::from_millis(60_000))).is_empty());
 
         assert!(ticking.run(400).is_empty());
         assert_eq!(ticking.run(50), [1]);
     }
 
     #[test]
-    fn time_in_which_nobody_could_be_heard_does_not_count() {
+    fn time_without_a_majority_does_not_count_and_expires_nobody() {
         let mut ticking = Ticking::new();
         ticking.grant(1, TIMEOUT);
         ticking.run(500);
 
-        for _ in 0..100 {
-            assert!(ticking.leap(50, false).is_empty());
+        for silent_periods in 1..=100 {
+            assert!(ticking.leap(50, Some(PERIOD * silent_periods)).is_empty());
         }
 
         assert!(ticking.run(450).is_empty());
+        assert_eq!(ticking.run(100), [1]);
+    }
+
+    #[test]
+    fn leader_that_no_majority_has_confirmed_expires_nobody() {
+        let mut ticking = Ticking::new();
+        ticking.grant(1, TIMEOUT);
+
+        for _ in 0..100 {
+            assert!(ticking.leap(50, None).is_empty());
+        }
+
+        assert_eq!(ticking.run(1100), [1]);
+    }
+
+    #[test]
+    fn short_silence_of_the_majority_counts() {
+        let mut ticking = Ticking::new();
+        ticking.grant(1, TIMEOUT);
+        ticking.run(500);
+
+        assert!(ticking.leap(50, Some(PERIOD)).is_empty());
+        assert!(ticking.leap(50, Some(PERIOD * 2)).is_empty());
+
+        assert!(ticking.run(350).is_empty());
         assert_eq!(ticking.run(50), [1]);
     }
 }

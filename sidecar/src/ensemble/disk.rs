@@ -1,11 +1,15 @@
 //! The opened data directory of one member, as far as the ensemble uses it.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use quorate_tree::MemberId;
+use tokio::time::Instant;
 
 use super::{EnsembleError, standing::Credentials};
-use crate::storage::{DataDir, DiskSpace, FlushObserver, Log, LogOptions, Snapshots};
+use crate::storage::{DataDir, DataDirError, DiskSpace, FlushObserver, Log, LogOptions, Snapshots};
+
+/// A directory that is in use may be that of a start that is ending: so long it is given for that.
+const ENDING_WITHIN: Duration = Duration::from_secs(2);
 
 /// One member's data directory with its log and its snapshots.
 #[derive(Debug)]
@@ -29,16 +33,28 @@ impl EnsembleDisk {
     /// Opens, or makes, a member's data directory, and counts this start. Refuses what is not this member's, and what
     /// cannot be read. Takes as long as reading the log takes.
     pub(crate) async fn open(path: &Path, member: MemberId, options: DiskOptions) -> Result<Self, EnsembleError> {
-        let path = path.to_owned();
-        let opened = tokio::task::spawn_blocking(move || Self::open_now(&path, member, options)).await;
-        opened.map_err(|panicked| EnsembleError::Refused(panicked.to_string()))?
+        let (sync, on_flush) = (!options.unsynced, options.on_flush);
+        let patience = Instant::now() + ENDING_WITHIN;
+        loop {
+            let path = path.to_owned();
+            let opening = tokio::task::spawn_blocking(move || DataDir::open(&path, member, sync)).await;
+            let dir = match opening.map_err(|panicked| EnsembleError::Refused(panicked.to_string()))? {
+                // The start before this one may be about to end.
+                Err(DataDirError::InUse { .. }) if Instant::now() < patience => {
+                    tokio::time::sleep(ENDING_WITHIN / 50).await;
+                    continue;
+                }
+                opened => opened.map_err(refused)?,
+            };
+            let opening = tokio::task::spawn_blocking(move || Self::open_parts(dir, on_flush)).await;
+            return opening.map_err(|panicked| EnsembleError::Refused(panicked.to_string()))?;
+        }
     }
 
-    fn open_now(path: &Path, member: MemberId, options: DiskOptions) -> Result<Self, EnsembleError> {
-        let dir = DataDir::open(path, member, !options.unsynced).map_err(refused)?;
-        let log = dir.open_log(LogOptions { on_flush: options.on_flush, ..LogOptions::default() }).map_err(refused)?;
+    fn open_parts(dir: DataDir, on_flush: Option<FlushObserver>) -> Result<Self, EnsembleError> {
+        let log = dir.open_log(LogOptions { on_flush, ..LogOptions::default() }).map_err(refused)?;
         let snapshots = dir.open_snapshots().map_err(refused)?;
-        let space = DiskSpace::new(path, DiskSpace::RESERVE_BYTES_DEFAULT);
+        let space = DiskSpace::new(dir.path(), DiskSpace::RESERVE_BYTES_DEFAULT);
         Ok(Self { dir, log, snapshots, space })
     }
 

@@ -377,7 +377,7 @@ impl LeaderTask {
         let own = Arc::new(OpenLane::new(LEADER_LANE, term));
         self.door.news.begin(&own);
         let now = Clock::now();
-        let mut deadlines = ExpiryQueue::new(now, EXPIRY_PERIOD);
+        let mut deadlines = ExpiryQueue::new(now, EXPIRY_PERIOD, self.timing.lease() / 2);
         // After the news began: whatever the tree does not show yet will be told.
         self.replica.read(|tree| {
             for view in tree.sessions() {
@@ -618,7 +618,7 @@ impl LeaderTask {
         // An end that was applied and ended nothing met a newer attachment, which the news told of.
         let oldest = reign.own.oldest();
         reign.expiring.retain(|_, seq| oldest.is_some_and(|oldest| oldest <= *seq));
-        reign.overdue.extend(reign.deadlines.tick(now, self.has_majority()));
+        reign.overdue.extend(reign.deadlines.tick(now, self.silent_for()));
         while reign.expiring.len() < EXPIRING_MAX {
             let Some(Overdue { session, attachment }) = reign.overdue.pop_front() else { break };
             info!(%session, attachment, "session was not heard from within its timeout");
@@ -627,12 +627,14 @@ impl LeaderTask {
         }
     }
 
-    /// Whether a majority has answered this leader lately. Without one, no member's touches count.
-    fn has_majority(&self) -> bool {
-        let alone = self.voters() == 1;
+    /// How long ago a majority last answered this leader. Without one, no member's touches count.
+    fn silent_for(&self) -> Option<Duration> {
+        if self.voters() == 1 {
+            return Some(Duration::ZERO);
+        }
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
-        alone || metrics.last_quorum_acked.is_some_and(|acked| acked.elapsed() < self.timing.lease())
+        metrics.last_quorum_acked.map(|acked| acked.elapsed())
     }
 
     fn reap(&self, reign: &mut Reign) {

@@ -15,8 +15,6 @@ pub(crate) struct Leadership {
     pub(crate) leader: Option<MemberId>,
     /// Whether that is this member.
     pub(crate) leads: bool,
-    /// Whether this member has a vote.
-    pub(crate) votes: bool,
 }
 
 impl Leadership {
@@ -41,7 +39,6 @@ pub(crate) async fn follow(
                 term: metrics.vote.leader_id.term,
                 leader: leader.and_then(|leader| u8::try_from(leader).ok()).map(MemberId),
                 leads: metrics.state == ServerState::Leader && leader == Some(metrics.id),
-                votes: metrics.membership_config.voter_ids().any(|voter| voter == metrics.id),
             }
         };
         leadership.send_if_modified(|known| std::mem::replace(known, now) != now);

@@ -40,7 +40,7 @@ pub(crate) struct PeerLink {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LinkError {
     /// Not there, or gone while it was asked.
-    #[error("member {peer} does not answer: {status}")]
+    #[error("member {peer} does not answer: {}", status.message())]
     Unreachable { peer: MemberId, status: Status },
     /// One of both does not want to.
     #[error("{reason}")]

@@ -3,7 +3,7 @@
 use std::{
     io,
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -49,7 +49,8 @@ pub(crate) struct ApplyHooks {
     /// What the leader's task must know.
     pub(crate) news: Arc<SessionNews>,
     pub(crate) standing: Arc<Standing>,
-    pub(crate) dir: Arc<DataDir>,
+    /// Weak: this machine ends a moment after its ensemble, and must not keep the next start out.
+    pub(crate) dir: Weak<DataDir>,
     pub(crate) shelf: Arc<SnapshotShelf>,
     /// Counts how often the replica was replaced by a snapshot of another member.
     pub(crate) installs: Arc<AtomicU64>,
@@ -113,7 +114,7 @@ impl Machine {
         });
         let own = disks.registered(standing.member()) == Some(standing.disk_id());
         let Some(ensemble_id) = ensemble_id.filter(|_| own && !standing.joined()) else { return Ok(()) };
-        let dir = dir.clone();
+        let Some(dir) = dir.upgrade() else { return Ok(()) };
         // On disk before it is told: a vote that was given counts.
         let recorded = tokio::task::spawn_blocking(move || dir.set_joined(ensemble_id)).await;
         recorded.map_err(io::Error::other)?.map_err(io::Error::other)?;

@@ -11,11 +11,13 @@
 //! Knows no session promise and no watch. Its tasks are in `docs/tasks.md`, its bounds in `docs/limits.md`.
 
 use std::{
+    collections::BTreeMap,
     future::Future,
     sync::{Arc, atomic::AtomicU64},
 };
 
 use openraft::{ServerState, async_runtime::watch::WatchReceiver};
+use parking_lot::Mutex;
 use quorate_proto::peer::peer_server::PeerServer;
 use quorate_tree::{Author, MemberId, Op, SessionId};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -26,7 +28,7 @@ use tracing::{error, warn};
 use crate::{
     net::Door,
     replica::{Completion, Replica, Settled},
-    storage::Log,
+    storage::{DataDir, Log},
 };
 
 mod barriers;
@@ -93,7 +95,10 @@ pub(crate) struct Ensemble {
 #[derive(Debug)]
 struct Parts {
     raft: Raft,
+    /// Until the ensemble is stopped.
+    dir: Mutex<Option<Arc<DataDir>>>,
     log: Log,
+    standing: Arc<Standing>,
     lane: Arc<OpenLane>,
     touches: Arc<TouchBook>,
     barriers: Arc<BarrierBook>,
@@ -181,7 +186,7 @@ impl Ensemble {
             disks: disks.clone(),
             news: leader_door.news().clone(),
             standing: standing.clone(),
-            dir: dir.clone(),
+            dir: Arc::downgrade(&dir),
             shelf: shelf.clone(),
             installs: installs.clone(),
         };
@@ -192,7 +197,7 @@ impl Ensemble {
         let store = LogStore::new(log.clone());
         let raft = Raft::new(config.member.0.into(), Arc::new(raft_config), network, store, machine).await;
         let raft = raft.map_err(|fatal| EnsembleError::Refused(fatal.to_string()))?;
-        if let Err(refused) = check_list(&config, &raft) {
+        if let Err(refused) = check_list(&config, &raft).await {
             drop(raft.shutdown().await);
             log.close().await;
             return Err(refused);
@@ -200,7 +205,7 @@ impl Ensemble {
 
         let (leadership_sender, leadership) = watch::channel(Leadership::default());
         let (contact_sender, contact) = watch::channel(Contact::default());
-        let (readiness_sender, readiness) = watch::channel(Readiness::default());
+        let (readiness_sender, readiness) = watch::channel(Readiness { missing: vec![NotReady::NoLeader] });
         let (touches, barriers) = (Arc::<TouchBook>::default(), Arc::<BarrierBook>::default());
 
         tasks.spawn({
@@ -293,7 +298,9 @@ impl Ensemble {
 
         let parts = Parts {
             raft,
+            dir: Mutex::new(Some(dir)),
             log,
+            standing,
             lane,
             touches,
             barriers,
@@ -351,15 +358,17 @@ impl Ensemble {
         let metrics = self.parts.raft.metrics();
         let metrics = metrics.borrow_watched();
         let leadership = *self.parts.leadership.borrow();
-        let voters: Vec<u64> = metrics.membership_config.voter_ids().collect();
+        // A change of the voters counts once a majority of the old ones and of the new ones has it.
+        let voters = metrics.committed_membership_config.get_joint_config();
         let matched = |id: u64| {
             let replication = metrics.replication.as_ref()?;
             replication.get(&id).and_then(|matched| matched.as_ref()).map(|matched| matched.index)
         };
+        let is_voter = |id: &u64| !voters.is_empty() && voters.iter().all(|voters| voters.contains(id));
         let members = metrics.membership_config.nodes().filter_map(|(id, node)| {
             let member = MemberId(u8::try_from(*id).ok()?);
             let peer_address = node.addr.clone();
-            Some(MemberStatus { member, peer_address, voter: voters.contains(id), matched_index: matched(*id) })
+            Some(MemberStatus { member, peer_address, voter: is_voter(id), matched_index: matched(*id) })
         });
         Status {
             role: match metrics.state {
@@ -374,6 +383,7 @@ impl Ensemble {
             applied_index: metrics.last_applied.map_or(0, |applied| applied.index),
             snapshot_index: metrics.snapshot.map_or(0, |snapshot| snapshot.index),
             members: members.collect(),
+            quarrels: self.parts.standing.quarrels(),
         }
     }
 
@@ -419,6 +429,7 @@ impl Ensemble {
             self.parts.tasks.wait().await;
         }
         self.parts.log.close().await;
+        drop(self.parts.dir.lock().take());
     }
 }
 
@@ -448,24 +459,26 @@ async fn load(
 }
 
 /// Refuses a list that is not that of the data: a member started with it would look for the wrong peers.
-fn check_list(config: &EnsembleConfig, raft: &Raft) -> Result<(), EnsembleError> {
-    let metrics = raft.metrics();
-    let metrics = metrics.borrow_watched();
-    for (id, node) in metrics.membership_config.nodes() {
-        let configured = u8::try_from(*id).ok().and_then(|id| config.peers.get(&MemberId(id)));
-        if configured != Some(&node.addr) {
-            let known: Vec<String> =
-                metrics.membership_config.nodes().map(|(id, node)| format!("{id}={}", node.addr)).collect();
-            return Err(EnsembleError::Refused(format!(
-                "the ensemble's list is {}, but the data of member {} is that of {}: correct the list, or give this member \
-                 the data directory that belongs to it",
-                config.list(),
-                config.member,
-                known.join(",")
-            )));
-        }
+async fn check_list(config: &EnsembleConfig, raft: &Raft) -> Result<(), EnsembleError> {
+    let known = raft.with_raft_state(|state| {
+        let members = state.membership_state.effective().nodes().map(|(id, node)| (*id, node.addr.clone()));
+        members.collect::<BTreeMap<u64, String>>()
+    });
+    let known = known.await.map_err(|fatal| EnsembleError::Refused(fatal.to_string()))?;
+    let is_configured = |(id, address): (&u64, &String)| {
+        u8::try_from(*id).ok().and_then(|id| config.peers.get(&MemberId(id))) == Some(address)
+    };
+    if known.iter().all(is_configured) {
+        return Ok(());
     }
-    Ok(())
+    let known: Vec<String> = known.iter().map(|(id, address)| format!("{id}={address}")).collect();
+    Err(EnsembleError::Refused(format!(
+        "the ensemble's list is {}, but the data of member {} is that of {}: correct the list, or give this member the \
+         data directory that belongs to it",
+        config.list(),
+        config.member,
+        known.join(",")
+    )))
 }
 
 fn links(

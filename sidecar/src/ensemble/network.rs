@@ -116,6 +116,21 @@ impl PeerNetwork {
     where
         S: Stream<Item = AppendEntriesRequest<Types>> + Send + Unpin + 'static,
     {
+        let opened = self.open_log_stream(requests).await;
+        if opened.is_err() {
+            // The crate waits between requests on a stream, but not between attempts to open one.
+            tokio::time::sleep(self.retry).await;
+        }
+        opened
+    }
+
+    async fn open_log_stream<S>(
+        &mut self,
+        requests: S,
+    ) -> RpcResult<BoxStream<'static, RpcResult<StreamAppendResult<Types>>>>
+    where
+        S: Stream<Item = AppendEntriesRequest<Types>> + Send + Unpin + 'static,
+    {
         let link = self.link()?.clone();
         let disk_id = link.fed_disk_id().await.map_err(rpc_error)?;
         let gate = link.clone();

@@ -137,6 +137,8 @@ impl Peer for PeerService {
         if let Some(peer) = u8::try_from(request.get_ref().member_id).ok().map(MemberId) {
             self.pass(peer, request.extensions()).await;
         }
+        // Whatever the answer: the caller compares too, and both tell their operators.
+        let _ = self.standing.note(request.get_ref());
         let leader = self.leadership.borrow().leader;
         Ok(Response::new(self.standing.greeting(leader, 0)))
     }

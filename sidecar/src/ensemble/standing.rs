@@ -150,18 +150,24 @@ impl Standing {
             .ok_or_else(|| Status::invalid_argument("a member says who it is in quorate-greeting-bin"))?;
         let greeting = Greeting::decode(bytes)
             .map_err(|error| Status::invalid_argument(format!("a greeting that does not decode: {error}")))?;
-        match self.accept(&greeting) {
-            Ok(peer) => {
-                self.reconciled(peer, Side::Us);
-                Ok((peer, greeting))
-            }
+        match self.note(&greeting) {
+            Ok(peer) => Ok((peer, greeting)),
+            Err(reason) => Err(Status::failed_precondition(reason)),
+        }
+    }
+
+    /// Finds out whether this member speaks with a peer that called, and tells the operator when that changes.
+    pub(crate) fn note(&self, greeting: &Greeting) -> Result<MemberId, String> {
+        let accepted = self.accept(greeting);
+        match &accepted {
+            Ok(peer) => self.reconciled(*peer, Side::Us),
             Err(reason) => {
                 if let Ok(peer) = u8::try_from(greeting.member_id) {
-                    self.quarrel(MemberId(peer), Side::Us, &reason);
+                    self.quarrel(MemberId(peer), Side::Us, reason);
                 }
-                Err(Status::failed_precondition(reason))
             }
         }
+        accepted
     }
 
     /// Whether this member speaks with a peer; the reason if it does not.

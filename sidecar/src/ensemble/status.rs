@@ -24,6 +24,8 @@ pub(crate) struct Status {
     pub(crate) applied_index: u64,
     pub(crate) snapshot_index: u64,
     pub(crate) members: Vec<MemberStatus>,
+    /// Members that do not speak with this one, or it with them, and why.
+    pub(crate) quarrels: Vec<String>,
 }
 
 /// One member of the ensemble.
@@ -37,7 +39,7 @@ pub(crate) struct MemberStatus {
 }
 
 /// Whether clients can be served, and if not, why.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Readiness {
     /// Nothing stands in the way if empty.
     pub(crate) missing: Vec<NotReady>,

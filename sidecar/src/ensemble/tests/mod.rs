@@ -1,20 +1,40 @@
-//! Several members in this process, over real sockets.
+//! Several members in this process, over real sockets and on real directories.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, TcpListener},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU16, Ordering},
+    },
+    time::Duration,
+};
 
-use quorate_tree::{Acl, Author, Create, CreateMode, Limits, MemberId, Op, Reply, SessionId, Tree};
+use quorate_tree::{
+    Acl, Author, Create, CreateMode, Limits, MemberId, Op, Reply, SessionId, SetData, Tree, WriteNumber,
+};
 use tempfile::TempDir;
-use tokio::time::{Instant, timeout};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout},
+};
 
-use super::{DiskOptions, Ensemble, EnsembleConfig, EnsembleDisk, Faults, Readiness, Role, SNAPSHOT_LOG_BYTES_MIN};
+use super::{
+    DiskOptions, Ensemble, EnsembleConfig, EnsembleDisk, EnsembleError, Faults, NotReady, Readiness, Role,
+    SNAPSHOT_LOG_BYTES_MIN, Status,
+};
 use crate::{
     config::Address,
     net::{Bounds, Door},
-    replica::{QueueLimits, Replica, Settled, WatchLimits},
+    replica::{Completion, QueueLimits, Replica, Settled, WatchLimits},
     telemetry::metrics::Metrics,
 };
 
+mod failover;
 mod forming;
+mod joining;
+mod sessions;
+mod snapshots;
 
 /// How long anything may take: far longer than it does.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -23,7 +43,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 struct Cluster {
     places: BTreeMap<u8, Place>,
     peers: BTreeMap<MemberId, String>,
-    election_timeout_ms: u64,
     snapshot_log_bytes_min: u64,
 }
 
@@ -41,57 +60,66 @@ struct Running {
 
 impl Cluster {
     /// Members that do not run yet.
-    async fn new(members: u8) -> Self {
+    fn new(members: u8) -> Self {
+        // `RUST_LOG=quorate_sidecar=debug` shows what the members do.
+        let filter = tracing_subscriber::EnvFilter::from_default_env();
+        let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
         let mut peers = BTreeMap::new();
         let mut places = BTreeMap::new();
         for member in 1..=members {
             peers.insert(MemberId(member), format!("127.0.0.1:{}", free_port()));
             places.insert(member, Place { data_dir: tempfile::tempdir().unwrap(), running: None });
         }
-        Self { places, peers, election_timeout_ms: 600, snapshot_log_bytes_min: SNAPSHOT_LOG_BYTES_MIN }
+        Self { places, peers, snapshot_log_bytes_min: SNAPSHOT_LOG_BYTES_MIN }
     }
 
     /// Members that all serve.
     async fn started(members: u8) -> Self {
-        let mut cluster = Self::new(members).await;
-        for member in 1..=members {
-            cluster.start(member).await;
-        }
-        cluster.ready().await;
+        let mut cluster = Self::new(members);
+        cluster.start_all().await;
         cluster
     }
 
+    async fn start_all(&mut self) {
+        let members: Vec<u8> = self.places.keys().copied().collect();
+        for member in members {
+            self.start(member).await;
+        }
+        self.ready().await;
+    }
+
     async fn start(&mut self, member: u8) {
+        self.try_start(member, self.peers.clone()).await.unwrap();
+    }
+
+    /// Starts a member with a list that may not be the others'.
+    async fn try_start(&mut self, member: u8, peers: BTreeMap<MemberId, String>) -> Result<(), EnsembleError> {
         let place = self.places.get_mut(&member).unwrap();
         assert!(place.running.is_none());
         let id = MemberId(member);
         let faults = Arc::<Faults>::default();
+        let address = self.peers[&id].parse::<Address>().unwrap();
         let config = EnsembleConfig {
             member: id,
-            peers: self.peers.clone(),
-            election_timeout_ms: self.election_timeout_ms,
+            peers,
+            election_timeout_ms: 600,
             limits: Limits::DEFAULT,
-            reap_period: Duration::from_secs(60),
+            reap_period: Duration::from_millis(100),
             snapshot_log_bytes_min: self.snapshot_log_bytes_min,
             faults: Some(faults.clone()),
         };
         let queue_limits = QueueLimits { outbox_events_max: 1000, outbox_bytes_max: 1 << 20, reply_bytes_max: 1 << 20 };
         let watch_limits = WatchLimits { watches_max: 1000, watches_per_session_max: 1000 };
-        let replica = Arc::new(Replica::new(
-            id,
-            Tree::new(Limits::DEFAULT),
-            0,
-            queue_limits,
-            watch_limits,
-            Metrics::new(id).sessions,
-        ));
-        let address = self.peers[&id].parse::<Address>().unwrap();
+        let tree = Tree::new(Limits::DEFAULT);
+        let replica = Replica::new(id, tree, 0, queue_limits, watch_limits, Metrics::new(id).sessions);
+        let replica = Arc::new(replica);
         let bounds = Bounds { connections_max: 100, connections_per_address_max: 0 };
         let door = Door::bind("peer", &address, bounds, Metrics::new(id).doors.of("peer")).await.unwrap();
         let options = DiskOptions { unsynced: true, on_flush: None };
         let disk = EnsembleDisk::open(place.data_dir.path(), id, options).await.unwrap();
-        let ensemble = Ensemble::start(config, disk, replica.clone(), door).await.unwrap();
+        let ensemble = Ensemble::start(config, disk, replica.clone(), door).await?;
         place.running = Some(Running { ensemble, replica, faults });
+        Ok(())
     }
 
     /// Ends a member without a goodbye: its sockets are reset.
@@ -116,13 +144,30 @@ impl Cluster {
         self.places[&member].running.as_ref().unwrap()
     }
 
+    /// Holds all traffic between a member and the others.
+    fn cut_off(&self, member: u8) {
+        let others = self.peers.keys().copied().filter(|other| other.0 != member);
+        self.member(member).faults.cut_off(others);
+    }
+
+    fn heal(&self, member: u8) {
+        self.member(member).faults.heal();
+    }
+
     /// Waits until all that run serve.
     async fn ready(&self) {
         for (member, running) in self.running() {
             let mut readiness = running.ensemble.readiness();
             let ready = timeout(PATIENCE, readiness.wait_for(Readiness::is_ready)).await;
-            assert!(ready.is_ok(), "member {member} does not serve: {:?}", running.ensemble.readiness().borrow());
+            assert!(ready.is_ok(), "member {member} does not serve: {:?}", running.ensemble.status());
         }
+    }
+
+    /// Waits until a member knows that it has lost the leader.
+    async fn without_leader(&self, member: u8) {
+        let mut readiness = self.member(member).ensemble.readiness();
+        let lost = readiness.wait_for(|readiness| readiness.missing.contains(&NotReady::NoLeader));
+        timeout(PATIENCE, lost).await.unwrap().unwrap();
     }
 
     /// The leader that all that run agree on.
@@ -157,8 +202,8 @@ impl Cluster {
         }
     }
 
-    /// Waits until all that run have applied the same, and gives the names below the root.
-    async fn agreed(&self) -> Vec<String> {
+    /// Waits until all that run have applied the same, and gives the names of the children of `path`.
+    async fn agreed(&self, path: &str) -> Vec<String> {
         self.eventually("equal members", || {
             let mut states =
                 self.running().map(|(_, running)| running.replica.read(|tree| (tree.zxid(), tree.digest())));
@@ -167,7 +212,7 @@ impl Cluster {
         })
         .await;
         let (_, running) = self.running().next().unwrap();
-        running.replica.read(|tree| tree.children("/", &[]).unwrap().0)
+        running.replica.read(|tree| tree.children(path, &[]).unwrap().0)
     }
 
     async fn stop(mut self) {
@@ -180,6 +225,10 @@ impl Cluster {
 }
 
 impl Running {
+    fn status(&self) -> Status {
+        self.ensemble.status()
+    }
+
     /// Opens a session.
     async fn open_session(&self, timeout_ms: u32) -> SessionId {
         let op = Op::OpenSession { timeout_ms, password: vec![7; 16].into(), client_name: "test".into() };
@@ -189,25 +238,52 @@ impl Running {
         }
     }
 
-    /// Proposes a create on behalf of a session; the ticket tells what became of it.
-    fn propose_create(&self, session: SessionId, path: &str) -> tokio::sync::oneshot::Receiver<Settled> {
-        let (ticket, settled) = tokio::sync::oneshot::channel();
-        let author = Author { session, attachment: 1, write: None, identities: Vec::new() };
-        self.ensemble.propose(author, create(path), None, crate::replica::Completion::Ticket(ticket));
+    /// Proposes on behalf of a session; the ticket tells what became of it.
+    fn propose(&self, session: SessionId, op: Op) -> oneshot::Receiver<Settled> {
+        self.propose_numbered(session, None, op)
+    }
+
+    fn propose_numbered(&self, session: SessionId, write: Option<WriteNumber>, op: Op) -> oneshot::Receiver<Settled> {
+        let (ticket, settled) = oneshot::channel();
+        let author = Author { session, attachment: 1, write, identities: Vec::new() };
+        self.ensemble.propose(author, op, None, Completion::Ticket(ticket));
         settled
     }
 
-    async fn create(&self, session: SessionId, path: &str) -> Settled {
-        timeout(PATIENCE, self.propose_create(session, path)).await.unwrap().unwrap()
+    async fn write(&self, session: SessionId, op: Op) -> Reply {
+        settled(self.propose(session, op)).await
+    }
+
+    fn has_session(&self, session: SessionId) -> bool {
+        self.replica.read(|tree| tree.session(session).is_some())
     }
 }
 
+async fn settled(ticket: oneshot::Receiver<Settled>) -> Reply {
+    timeout(PATIENCE, ticket).await.unwrap().unwrap().outcome.unwrap()
+}
+
 fn create(path: &str) -> Op {
-    let mode = CreateMode::Persistent;
+    create_as(path, CreateMode::Persistent)
+}
+
+fn create_as(path: &str, mode: CreateMode) -> Op {
     Op::Create(Create { path: path.into(), data: bytes::Bytes::new(), mode, acl: vec![Acl::open()] })
 }
 
-/// A port that is free now.
+fn set(path: &str, bytes: usize) -> Op {
+    Op::SetData(SetData { path: path.into(), data: vec![7; bytes].into(), version: -1 })
+}
+
+/// A port nobody listens on, not from the range the system gives to outgoing connections: a member that was killed
+/// finds it free when it comes back.
 fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static NEXT: OnceLock<AtomicU16> = OnceLock::new();
+    let next = NEXT.get_or_init(|| AtomicU16::new(rand::random_range(0..20_000)));
+    loop {
+        let port = 10_240 + next.fetch_add(1, Ordering::Relaxed) % 20_000;
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
 }

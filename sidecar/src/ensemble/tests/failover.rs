@@ -1,0 +1,163 @@
+//! Leaders go, connections break, and what was proposed arrives complete, in order and once.
+
+use std::collections::VecDeque;
+
+use super::*;
+
+/// Proposes numbered sequential creates through one member, several at a time, and gives their names in the order of
+/// proposal. `at` is called when as many are settled as it says.
+async fn load(running: &Running, session: SessionId, count: usize, in_flight: usize) -> Vec<String> {
+    let mut tickets = VecDeque::new();
+    let mut names = Vec::new();
+    for i in 0..count {
+        tickets.push_back(running.propose(session, create_as("/q/n-", CreateMode::PersistentSequential)));
+        if i + 1 < in_flight {
+            continue;
+        }
+        names.push(created(tickets.pop_front().unwrap()).await);
+    }
+    for ticket in tickets {
+        names.push(created(ticket).await);
+    }
+    names
+}
+
+async fn created(ticket: oneshot::Receiver<Settled>) -> String {
+    match settled(ticket).await {
+        Reply::Created { path, .. } => path,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Every proposal has made exactly one node, and each lane's are in the order of its proposals.
+async fn complete_in_order_and_once(cluster: &Cluster, lanes: &[Vec<String>]) {
+    let made = cluster.agreed("/q").await;
+    for names in lanes {
+        assert!(names.windows(2).all(|pair| pair[0] < pair[1]), "out of order");
+    }
+    assert_eq!(made.len(), lanes.iter().map(Vec::len).sum::<usize>(), "some were lost or made twice");
+}
+
+async fn started_with_queue() -> (Cluster, u8, SessionId) {
+    let cluster = Cluster::started(3).await;
+    let leader = cluster.leader().await;
+    let session = cluster.member(leader).open_session(40_000).await;
+    cluster.member(leader).write(session, create("/q")).await;
+    (cluster, leader, session)
+}
+
+/// Waits until so many nodes are made.
+async fn made(cluster: &Cluster, member: u8, count: usize) {
+    cluster
+        .eventually("progress", || {
+            let made = cluster.member(member).replica.read(|tree| tree.stat("/q", &[]).map(|stat| stat.num_children));
+            made.is_ok_and(|made| made as usize >= count).then_some(())
+        })
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_leader_loses_and_repeats_nothing_and_keeps_the_order() {
+    let (mut cluster, leader, session) = started_with_queue().await;
+    let followers = cluster.followers(leader);
+    let running = cluster.places.get_mut(&leader).unwrap().running.take().unwrap();
+
+    let (first, second) = (cluster.member(followers[0]), cluster.member(followers[1]));
+    let kill = async {
+        made(&cluster, followers[0], 300).await;
+        running.faults.kill();
+        running.ensemble.stop().await;
+    };
+    let (first, second, ()) = tokio::join!(load(first, session, 1000, 100), load(second, session, 1000, 100), kill);
+
+    complete_in_order_and_once(&cluster, &[first, second]).await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cut_off_leader_keeps_what_was_proposed_there_until_it_is_back() {
+    let (cluster, leader, session) = started_with_queue().await;
+    let other = cluster.followers(leader)[0];
+
+    let cut = async {
+        made(&cluster, leader, 100).await;
+        cluster.cut_off(leader);
+        // The others go on with a leader of theirs.
+        cluster
+            .eventually("another leader", || {
+                let known = cluster.member(other).status().leader?;
+                (known.0 != leader).then_some(())
+            })
+            .await;
+        cluster.heal(leader);
+    };
+    let (there, elsewhere, ()) = tokio::join!(
+        load(cluster.member(leader), session, 500, 50),
+        load(cluster.member(other), session, 500, 50),
+        cut
+    );
+
+    complete_in_order_and_once(&cluster, &[there, elsewhere]).await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn proposal_refused_in_the_middle_is_never_overtaken() {
+    let (cluster, leader, session) = started_with_queue().await;
+    let followers = cluster.followers(leader);
+
+    // All traffic of the followers is held until the leader's lease has lapsed, again and again.
+    let disturb = async {
+        for round in 1..=4 {
+            made(&cluster, leader, round * 100).await;
+            for follower in &followers {
+                cluster.member(*follower).faults.pause();
+            }
+            cluster.without_leader(leader).await;
+            for follower in &followers {
+                cluster.member(*follower).faults.resume();
+            }
+        }
+    };
+    let (there, elsewhere, ()) = tokio::join!(
+        load(cluster.member(leader), session, 500, 50),
+        load(cluster.member(followers[0]), session, 500, 50),
+        disturb
+    );
+
+    complete_in_order_and_once(&cluster, &[there, elsewhere]).await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cut_off_member_does_not_disturb_the_leader_when_it_returns() {
+    let (cluster, leader, session) = started_with_queue().await;
+    let away = cluster.followers(leader)[0];
+    let term = cluster.member(leader).status().term;
+
+    cluster.cut_off(away);
+    cluster.without_leader(away).await;
+    load(cluster.member(leader), session, 300, 50).await;
+    cluster.heal(away);
+    cluster.ready().await;
+
+    assert_eq!(cluster.agreed("/q").await.len(), 300);
+    assert_eq!(cluster.member(leader).status().term, term);
+    assert_eq!(cluster.member(away).status().term, term);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn restarted_member_begins_a_new_lane_and_is_not_confused_by_the_old_one() {
+    let (mut cluster, leader, session) = started_with_queue().await;
+    let member = cluster.followers(leader)[0];
+    let before = load(cluster.member(member), session, 100, 20).await;
+
+    cluster.kill(member).await;
+    cluster.start(member).await;
+    cluster.ready().await;
+    let after = load(cluster.member(member), session, 100, 20).await;
+
+    complete_in_order_and_once(&cluster, &[before, after]).await;
+    cluster.stop().await;
+}
