@@ -34,8 +34,8 @@ const FRAMES_MAX: usize = 4;
 /// What the member knows from its stream to the leader.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Contact {
-    /// Whether the leader has answered lately, with a majority behind it.
-    pub(crate) fresh: bool,
+    /// When a leader last answered, with a majority behind it.
+    pub(crate) heard: Option<Instant>,
     /// The disks behind the quorum are nearly full.
     pub(crate) writes_refused: bool,
 }
@@ -91,7 +91,6 @@ impl Forwarder {
                 () = tokio::time::sleep(pause) => {}
             }
         }
-        self.set_contact(false);
         self.lane.close();
         self.touches.close();
         self.barriers.close();
@@ -110,7 +109,6 @@ impl Forwarder {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return None,
-                () = tokio::time::sleep(self.timing.contact_lost()), if self.contact.borrow().fresh => self.set_contact(false),
                 changed = leadership.changed() => changed.ok()?,
             }
         }
@@ -164,7 +162,6 @@ impl Forwarder {
         let mut next_touch = Instant::now();
         let mut next_contact = Instant::now();
         let mut disk_low = false;
-        let mut heard = Instant::now();
         let mut gap: Option<(Instant, u64)> = None;
         loop {
             let now = Instant::now();
@@ -175,12 +172,7 @@ impl Forwarder {
                 () = stop.cancelled() => return StreamEnd::Stopped,
                 _ = leadership.changed() => return StreamEnd::LeaderChanged,
                 answer = stream.answers.next() => match answer {
-                    Some(Ok(frame)) => {
-                        if frame.touched.is_some() {
-                            heard = Instant::now();
-                        }
-                        self.answered(frame);
-                    }
+                    Some(Ok(frame)) => self.answered(frame),
                     Some(Err(status)) => return StreamEnd::Broken(status.to_string()),
                     None => return StreamEnd::EndedByLeader,
                 },
@@ -194,9 +186,6 @@ impl Forwarder {
                     if gap.take().map(|(_, oldest)| oldest) == self.lane.oldest() {
                         return StreamEnd::Gap;
                     }
-                }
-                () = tokio::time::sleep_until(heard + self.timing.contact_lost()), if self.contact.borrow().fresh => {
-                    self.set_contact(false);
                 }
                 room = stream.frames.reserve(), if work => {
                     let Ok(room) = room else { return StreamEnd::EndedByLeader };
@@ -221,23 +210,16 @@ impl Forwarder {
     fn answered(&self, frame: peer::LeaderFrame) {
         if let Some(number) = frame.touched {
             self.touches.answered(number, &frame.lapsed);
-            self.set_contact(true);
         }
         if let Some(peer::BarrierReply { number, log_index }) = frame.barrier {
             self.barriers.answered(number, log_index);
         }
-        self.contact.send_if_modified(|contact| {
-            std::mem::replace(&mut contact.writes_refused, frame.writes_refused) != frame.writes_refused
-        });
+        self.contact.send_replace(Contact { heard: Some(Instant::now()), writes_refused: frame.writes_refused });
     }
 
     fn disk_low(&self) -> bool {
         // A disk that cannot be measured fails at the next write, and says why there.
         self.space.measure().is_ok_and(|space| space.low)
-    }
-
-    fn set_contact(&self, fresh: bool) {
-        self.contact.send_if_modified(|contact| std::mem::replace(&mut contact.fresh, fresh) != fresh);
     }
 }
 

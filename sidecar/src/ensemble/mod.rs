@@ -289,7 +289,6 @@ impl Ensemble {
             disks: disks.clone(),
             barriers: barriers.clone(),
             replica,
-            leadership: leadership.clone(),
             contact: contact.clone(),
             readiness: readiness_sender,
             timing,

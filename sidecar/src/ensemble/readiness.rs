@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -11,7 +11,6 @@ use super::{
     config::Timing,
     disks::DiskTable,
     forward::Contact,
-    leadership::Leadership,
     standing::Standing,
     status::{NotReady, Readiness},
 };
@@ -23,7 +22,6 @@ pub(crate) struct ReadinessWatcher {
     pub(crate) disks: Arc<DiskTable>,
     pub(crate) barriers: Arc<BarrierBook>,
     pub(crate) replica: Arc<Replica>,
-    pub(crate) leadership: watch::Receiver<Leadership>,
     pub(crate) contact: watch::Receiver<Contact>,
     pub(crate) readiness: watch::Sender<Readiness>,
     pub(crate) timing: Timing,
@@ -32,33 +30,44 @@ pub(crate) struct ReadinessWatcher {
 impl ReadinessWatcher {
     /// Runs until stopped.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
-        // The term of the leader up to whose commits this copy was seen to be.
-        let mut caught_up: Option<u64> = None;
+        // Whether this copy was seen to have all that was committed, since the leader was found.
+        let mut caught_up = false;
+        // Goes on while the leader answers other things.
+        let mut catching_up = Box::pin(self.catch_up());
         loop {
-            let term = self.leadership.borrow().term;
-            let connected = self.contact.borrow().fresh;
-            if !connected {
-                caught_up = None;
+            let lost_at = self.contact.borrow_and_update().heard.map(|heard| heard + self.timing.contact_lost());
+            let connected = lost_at.is_some_and(|lost_at| Instant::now() < lost_at);
+            if caught_up && !connected {
+                caught_up = false;
+                catching_up = Box::pin(self.catch_up());
             }
-            self.publish(connected, caught_up.is_some());
-            let (barriers, replica) = (self.barriers.clone(), self.replica.clone());
-            let catch_up = async move {
-                let index = barriers.wait().await.ok()?;
-                let mut applied = replica.applied();
-                applied.wait_for(|applied| applied.log_index >= index).await.ok()?;
-                Some(term)
-            };
+            self.publish(connected, caught_up);
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
                 _ = self.contact.changed() => {}
-                _ = self.leadership.changed() => {}
-                reached = catch_up, if connected && caught_up.is_none() => caught_up = reached,
+                () = tokio::time::sleep_until(lost_at.unwrap_or_else(Instant::now)), if connected => {}
+                () = &mut catching_up, if !caught_up => caught_up = true,
                 // The disk table and the standing change now and then, and nobody waits for that.
-                () = tokio::time::sleep(self.timing.reconcile_every()), if !connected || caught_up.is_some() => {}
+                () = tokio::time::sleep(self.timing.reconcile_every()) => {}
             }
         }
         self.readiness.send_modify(|readiness| readiness.missing = vec![NotReady::NoLeader]);
+    }
+
+    /// Resolves when this copy has all that was committed when this was called.
+    fn catch_up(&self) -> impl Future<Output = ()> + Send + use<> {
+        let (barrier, mut applied) = (self.barriers.wait(), self.replica.applied());
+        async move {
+            let reached = match barrier.await {
+                Ok(index) => applied.wait_for(|applied| applied.log_index >= index).await.is_ok(),
+                Err(_stopped) => false,
+            };
+            if !reached {
+                // This member stops, and never catches up.
+                std::future::pending::<()>().await;
+            }
+        }
     }
 
     fn publish(&self, connected: bool, caught_up: bool) {
