@@ -3,7 +3,7 @@
 mod cli;
 
 use std::{
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     path::Path,
     process::Command,
     sync::{
@@ -112,6 +112,36 @@ fn a_taken_port_ends_the_start_with_its_address_and_what_to_do() {
         said.refused(1, &format!("error: the {door} door cannot listen on {address}: the address is already in use\n"));
         assert!(said.err.contains(&format!("--{door}-addr chooses another address")), "{}", said.err);
     }
+}
+
+#[test]
+fn a_member_without_files_left_takes_connections_again_when_there_are_some() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = Command::new("sh");
+    let member = serve_alone(dir.path());
+    command.args(["-c", "ulimit -n 100; exec \"$@\"", "sh"]).arg(member.get_program()).args(member.get_args());
+    for (name, value) in member.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    let mut member = start(&mut command);
+    let peer = member.err("peer door: ");
+    let peer = peer.split(' ').next().unwrap();
+    let admin = member.err("admin door: http://");
+    member.err("ready");
+
+    let many: Vec<_> = (0..150).map(|_| TcpStream::connect(peer).unwrap()).collect();
+    member.logged("no connection can be taken in; trying again");
+    drop(many);
+
+    assert_eq!(http_get(&admin, "/readyz").unwrap().0, 200);
+    let (_, metrics) = http_get(&admin, "/metrics").unwrap();
+    let failures = metrics.lines().find(|line| line.starts_with("quorate_accept_failures_total{door=\"peer\"}"));
+    assert!(failures.is_some_and(|line| !line.ends_with(" 0")), "{metrics}");
+    member.signal(Signal::TERM);
+    assert_eq!(member.end().code, Some(0));
 }
 
 #[test]

@@ -91,15 +91,15 @@ impl Lines {
         Self { coming, seen: Vec::new() }
     }
 
-    /// The first line from here on that begins with `beginning`, without it; `None` if it never comes.
-    fn until(&mut self, beginning: &str) -> Option<String> {
+    /// What `find` makes of the first line from here on of which it makes something; `None` if none comes.
+    fn until(&mut self, find: impl Fn(&str) -> Option<&str>) -> Option<String> {
         let deadline = Instant::now() + WITHIN;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let line = self.coming.recv_timeout(left).ok()?;
             self.seen.push(line.clone());
-            if let Some(rest) = line.strip_prefix(beginning) {
-                return Some(rest.to_owned());
+            if let Some(found) = find(&line) {
+                return Some(found.to_owned());
             }
         }
     }
@@ -118,18 +118,25 @@ impl Lines {
 }
 
 impl Running {
-    /// Waits for a line on standard output.
+    /// Waits for a line on standard output that begins so; the rest of it.
     #[track_caller]
     pub(crate) fn out(&mut self, beginning: &str) -> String {
-        let found = self.out.until(beginning);
+        let found = self.out.until(|line| line.strip_prefix(beginning));
         found.unwrap_or_else(|| panic!("it never printed `{beginning}`: {:#?}, {:#?}", self.out.seen, self.err.now()))
     }
 
-    /// Waits for a line on standard error.
+    /// Waits for a line on standard error that begins so; the rest of it.
     #[track_caller]
     pub(crate) fn err(&mut self, beginning: &str) -> String {
-        let found = self.err.until(beginning);
+        let found = self.err.until(|line| line.strip_prefix(beginning));
         found.unwrap_or_else(|| panic!("it never said `{beginning}`: {:#?}, {:#?}", self.err.seen, self.out.now()))
+    }
+
+    /// Waits for an event in its log.
+    #[track_caller]
+    pub(crate) fn logged(&mut self, event: &str) {
+        let found = self.err.until(|line| line.contains(event).then_some(line));
+        assert!(found.is_some(), "it never logged `{event}`: {:#?}", self.err.seen);
     }
 
     pub(crate) fn id(&self) -> Pid {
