@@ -34,7 +34,7 @@ async fn main() -> anyhow::Result<()> {
     let children = client.children("/shop").linearizable().await?;
     println!("/shop has {:?}", children.names);
 
-    client.close(std::time::Duration::from_secs(5)).await?;
+    let _ = client.close(std::time::Duration::from_secs(5)).await?;
     ensemble.shutdown().await;
     Ok(())
 }
