@@ -91,7 +91,10 @@ fn wait_for_permit(core: Arc<Core>, op: &Op) -> Permit {
     let (name, cost) = (op::name(op), core.outbox.cost(op));
     Box::pin(async move {
         let after = core.request_timeout;
-        match tokio::time::timeout(after, core.outbox.permits().clone().acquire_many_owned(cost)).await {
+        let permit = tokio::time::timeout(after, core.outbox.permits().clone().acquire_many_owned(cost));
+        // Takes its place in the queue when it is first polled, even if the task has used up its share of the
+        // runtime by then: places are the order in which requests leave.
+        match tokio::task::unconstrained(permit).await {
             Ok(Ok(permit)) => Ok(permit),
             Ok(Err(_)) => Err(core.outbox.shut().unwrap_or(Shut::Closed).error(false)),
             Err(_) => Err(Error::Timeout { op: name, after, ambiguous: false }),

@@ -193,7 +193,10 @@ impl SessionStream {
                 }
                 output = self.attachment.next() => self.give(output).await?,
                 frame = self.inbound.message(), if room => match frame {
-                    Ok(Some(frame)) => self.take(frame.requests).await?,
+                    Ok(Some(ClientFrame { attach: None, requests })) => self.take(requests).await?,
+                    Ok(Some(ClientFrame { attach: Some(_), .. })) => {
+                        return Err(End::Goodbye(Reason::Protocol, "only the first frame may carry `attach`".into()));
+                    }
                     // What was asked is still answered; the client ends it by dropping the stream.
                     Ok(None) => half_closed = true,
                     Err(_gone) => return Err(End::Client),
