@@ -11,7 +11,7 @@ use crate::{
     call::{Call, mismatch},
     client::Client,
     error::{Error, Result},
-    janitor::Release,
+    janitor::{Release, ReleaseOnDrop, ReleaseSlot},
     nodes::{ROUNDS_MAX, stat_of},
     path::{self, Namespace},
     stat::Stat,
@@ -215,7 +215,13 @@ impl<'a> Create<'a> {
         Err(last.expect("a round ends with an error"))
     }
 
-    async fn create_protected(self) -> Result<Created> {
+    /// Creates it as with [`Create::protected`], under a slot that was reserved before, and gives the slot back
+    /// armed: dropped, it deletes the node. So there is no moment at which the node is there and nobody would
+    /// delete it.
+    ///
+    /// # Cancel safety
+    /// Dropped, it leaves no node: what was created is deleted in the background.
+    pub async fn guarded(self, slot: ReleaseSlot) -> Result<(Created, ReleaseOnDrop)> {
         let (parent, name) = self.path.rsplit_once('/').ok_or_else(|| Error::InvalidPath {
             path: self.path.to_owned(),
             reason: "it does not start with a slash",
@@ -224,17 +230,17 @@ impl<'a> Create<'a> {
         let prefix = format!("{PROTECTED_PREFIX}{}-", Uuid::new_v4());
         let path = path::join(parent, &format!("{prefix}{name}"));
         // What an attempt may have left is looked for and deleted, unless it is settled here.
-        let orphan = self.client.janitor().reserve().await?.on_drop(Release::protected(parent, &prefix));
+        let guard = slot.on_drop(Release::protected(parent, &prefix));
         let mut delays = self.client.core.retry.delays();
         loop {
             let error = match self.with_parents(&path).await {
                 Ok(created) => {
-                    orphan.disarm();
-                    return Ok(created);
+                    let release = Release::node(&created.path);
+                    return Ok((created, guard.instead(release)));
                 }
                 // Nothing was created by this attempt, nor by one before: those were looked into.
                 Err(error) if error.definitely_not_applied() && !error.is_retryable() => {
-                    orphan.disarm();
+                    guard.disarm();
                     return Err(error);
                 }
                 Err(error) => error,
@@ -242,14 +248,21 @@ impl<'a> Create<'a> {
             if error.is_unknown_outcome()
                 && let Some(found) = self.find(parent, &prefix).await?
             {
-                orphan.disarm();
-                return Ok(found);
+                let release = Release::node(&found.path);
+                return Ok((found, guard.instead(release)));
             }
             let Some(delay) = delays.next_delay().filter(|_| self.client.core.budget.withdraw()) else {
                 return Err(error);
             };
             tokio::time::sleep(delay).await;
         }
+    }
+
+    async fn create_protected(self) -> Result<Created> {
+        let slot = self.client.janitor().reserve().await?;
+        let (created, guard) = self.guarded(slot).await?;
+        guard.disarm();
+        Ok(created)
     }
 
     /// The node of an earlier attempt. By the time there is a new session, the one before has ended and its

@@ -134,6 +134,14 @@ pub struct ReleaseOnDrop {
 }
 
 impl ReleaseOnDrop {
+    /// Sends this release in place of the one before.
+    pub(crate) fn instead(mut self, release: Release) -> Self {
+        if let Some((_, armed)) = &mut self.armed {
+            *armed = release;
+        }
+        self
+    }
+
     /// Nothing is sent, and the slot is given back.
     pub fn disarm(mut self) {
         self.armed = None;
