@@ -67,7 +67,7 @@ impl ElectionBuilder {
     }
 
     /// The pauses of [`Election::run`] between a term, or a campaign that failed, and the next campaign. They
-    /// start anew after a term of more than 5 s. Bounds on time and attempts have no
+    /// start anew after a campaign and term of more than 5 s. Bounds on time and attempts have no
     /// meaning here. Default: 50 ms, doubling up to 5 s, with jitter.
     pub fn pause(mut self, pause: RetryPolicy) -> Self {
         self.pause = pause;

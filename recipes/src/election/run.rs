@@ -9,7 +9,6 @@ use std::{
     time::Duration,
 };
 
-use quorate::LostReason;
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -105,7 +104,9 @@ impl Election {
         hold.give_up();
         match ended {
             Ok(Ok(())) => tracing::info!(path = self.path(), token = %hold.token(), "leader code has ended"),
-            Ok(Err(reason)) => self.stopped(&hold, reason),
+            Ok(Err(lost)) => {
+                tracing::info!(path = self.path(), token = %hold.token(), %lost, "leader code was dropped")
+            }
             Err(error) if error.is_panic() => self.panicked(&*error.into_panic()),
             Err(_) => tracing::info!(path = self.path(), token = %hold.token(), "leader code was dropped"),
         }
@@ -130,10 +131,6 @@ impl Election {
         task.await
     }
 
-    fn stopped(&self, hold: &Hold, reason: LostReason) {
-        tracing::info!(path = self.path(), token = %hold.token(), %reason, "leader code was dropped");
-    }
-
     fn panicked(&self, panic: &(dyn Any + Send)) {
         let text = panic.downcast_ref::<&str>().copied();
         let message = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("of another kind");
@@ -144,10 +141,10 @@ impl Election {
 }
 
 /// What became of leader code: it ended, its leadership was lost, or it panicked or was dropped.
-type Ended = std::result::Result<std::result::Result<(), LostReason>, JoinError>;
+type Ended = std::result::Result<Result<()>, JoinError>;
 
 /// The task of a term. Dropped, it is dropped.
-struct Task(JoinHandle<std::result::Result<(), LostReason>>);
+struct Task(JoinHandle<Result<()>>);
 
 impl Future for Task {
     type Output = Ended;

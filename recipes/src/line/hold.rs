@@ -222,16 +222,16 @@ impl Hold {
         }
     }
 
-    /// Runs a future while it is held, and drops it on loss. It does not look into the future: what that has
-    /// begun elsewhere goes on.
+    /// Runs a future while it is held, and drops it on loss, with [`Error::Lost`]. Only the future is dropped:
+    /// what it has begun elsewhere goes on.
     ///
     /// # Cancel safety
     /// That of `work`.
-    pub async fn scope<T>(&self, work: impl Future<Output = T>) -> Result<T, LostReason> {
+    pub async fn scope<T>(&self, work: impl Future<Output = T>) -> Result<T> {
         let mut work = pin!(work);
         let mut lost = pin!(self.lost());
         poll_fn(|cx| match lost.as_mut().poll(cx) {
-            Poll::Ready(reason) => Poll::Ready(Err(reason)),
+            Poll::Ready(reason) => Poll::Ready(Err(self.lost_for(reason))),
             Poll::Pending => work.as_mut().poll(cx).map(Ok),
         })
         .await
