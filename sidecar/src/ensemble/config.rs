@@ -8,7 +8,7 @@ use quorate_tree::{Limits, MemberId};
 use super::{EnsembleError, faults::Faults};
 
 /// The shortest election timeout: below it, one slow flush looks like a dead leader.
-pub(crate) const ELECTION_TIMEOUT_MS_MIN: u64 = 100;
+pub(crate) const ELECTION_TIMEOUT_MS_MIN: u64 = 50;
 
 /// What an ensemble is started with.
 #[derive(Clone, Debug)]

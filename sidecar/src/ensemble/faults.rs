@@ -34,6 +34,19 @@ impl Faults {
         self.state.send_modify(|state| state.cut_off.clear());
     }
 
+    pub(super) fn subscribe(&self) -> watch::Receiver<FaultState> {
+        self.state.subscribe()
+    }
+
+    /// Resolves when traffic with a peer, if it is known which, may pass.
+    pub(super) async fn passable(&self, peer: Option<MemberId>) {
+        // The sender is this.
+        let _ = self.subscribe().wait_for(|state| !state.holds(peer)).await;
+    }
+}
+
+#[cfg(test)]
+impl Faults {
     /// Neither reads nor sends anything.
     pub(crate) fn pause(&self) {
         self.state.send_modify(|state| state.paused = true);
@@ -46,16 +59,6 @@ impl Faults {
     /// Resets every connection, now and from now on.
     pub(crate) fn kill(&self) {
         self.state.send_modify(|state| state.killed = true);
-    }
-
-    pub(super) fn subscribe(&self) -> watch::Receiver<FaultState> {
-        self.state.subscribe()
-    }
-
-    /// Resolves when traffic with a peer, if it is known which, may pass.
-    pub(super) async fn passable(&self, peer: Option<MemberId>) {
-        // The sender is this.
-        let _ = self.subscribe().wait_for(|state| !state.holds(peer)).await;
     }
 }
 

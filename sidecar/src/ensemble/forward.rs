@@ -50,6 +50,8 @@ pub(crate) struct Forwarder {
     pub(crate) door: LeaderDoor,
     pub(crate) contact: watch::Sender<Contact>,
     pub(crate) space: DiskSpace,
+    /// Whether nobody knows if this member's state is right: then it serves nobody.
+    pub(crate) disputed: watch::Receiver<bool>,
     pub(crate) timing: Timing,
     pub(crate) tasks: TaskTracker,
 }
@@ -66,6 +68,8 @@ enum StreamEnd {
     Stopped,
     #[error("another member leads")]
     LeaderChanged,
+    #[error("nobody knows whether this member's state is right")]
+    Disputed,
     #[error("a proposal is missing at the leader")]
     Gap,
     #[error("the leader ended it")]
@@ -82,7 +86,7 @@ impl Forwarder {
             debug!(%leader, term, end = %end, "stream to the leader ended");
             let pause = match end {
                 StreamEnd::Stopped => break,
-                StreamEnd::LeaderChanged | StreamEnd::Gap => Duration::ZERO,
+                StreamEnd::LeaderChanged | StreamEnd::Gap | StreamEnd::Disputed => Duration::ZERO,
                 StreamEnd::EndedByLeader | StreamEnd::Broken(_) => self.timing.retry(),
             };
             tokio::select! {
@@ -96,20 +100,23 @@ impl Forwarder {
         self.barriers.close();
     }
 
-    /// Waits for a leader.
+    /// Waits for a leader, and until this member's state is beyond dispute.
     async fn leader(
         &self,
         leadership: &mut watch::Receiver<Leadership>,
         stop: &CancellationToken,
     ) -> Option<(u64, MemberId)> {
+        let mut disputed = self.disputed.clone();
         loop {
-            if let Some(reign) = leadership.borrow_and_update().reign() {
+            let reign = leadership.borrow_and_update().reign();
+            if let (Some(reign), false) = (reign, *disputed.borrow_and_update()) {
                 return Some(reign);
             }
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return None,
                 changed = leadership.changed() => changed.ok()?,
+                changed = disputed.changed() => changed.ok()?,
             }
         }
     }
@@ -159,6 +166,7 @@ impl Forwarder {
         leadership: &mut watch::Receiver<Leadership>,
         stop: &CancellationToken,
     ) -> StreamEnd {
+        let mut disputed = self.disputed.clone();
         let mut next_touch = Instant::now();
         let mut next_contact = Instant::now();
         let mut disk_low = false;
@@ -171,6 +179,7 @@ impl Forwarder {
                 biased;
                 () = stop.cancelled() => return StreamEnd::Stopped,
                 _ = leadership.changed() => return StreamEnd::LeaderChanged,
+                Ok(_) = disputed.wait_for(|disputed| *disputed) => return StreamEnd::Disputed,
                 answer = stream.answers.next() => match answer {
                     Some(Ok(frame)) => self.answered(frame),
                     Some(Err(status)) => return StreamEnd::Broken(status.to_string()),

@@ -30,7 +30,7 @@ use quorate_proto::peer;
 use quorate_tree::{Author, MemberId, Op, SessionId, Tree};
 use tokio::{
     sync::{mpsc, watch},
-    time::{MissedTickBehavior, interval},
+    time::{Instant, MissedTickBehavior, interval},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
@@ -105,8 +105,8 @@ enum Event {
         term: u64,
         op: Op,
     },
-    /// Takes no new proposals, or takes them again.
-    Hold(bool),
+    /// Proposes nothing for so long.
+    Hold(Duration),
 }
 
 /// The start of a member that speaks on a stream.
@@ -202,8 +202,9 @@ impl LeaderDoor {
         let _ = self.events.send(Event::Own { term, op }).await;
     }
 
-    /// Takes no new proposals from members, or takes them again.
-    pub(crate) async fn hold(&self, hold: bool) {
+    /// Proposes nothing for so long, unless another leads meanwhile: what comes is held, and sent again to the next
+    /// leader.
+    pub(crate) async fn hold(&self, hold: Duration) {
         let _ = self.events.send(Event::Hold(hold)).await;
     }
 }
@@ -254,6 +255,8 @@ struct Reign {
     doubted: bool,
     /// The last confirmation failed: the next one is not tried at once.
     unconfirmed: bool,
+    /// Nothing is proposed before: leadership is being handed over.
+    held_until: Option<Instant>,
     deadlines: ExpiryQueue,
     /// Sessions whose end was proposed, with the place of that proposal in the own lane.
     expiring: HashMap<SessionId, u64>,
@@ -315,7 +318,6 @@ impl LeaderTask {
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         let mut streams: HashMap<StreamId, OpenStream> = HashMap::new();
         let mut reign: Option<Reign> = None;
-        let mut held = false;
         let mut expiry = interval(EXPIRY_PERIOD);
         expiry.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut reaping = interval(self.reap_period);
@@ -323,7 +325,7 @@ impl LeaderTask {
         self.leadership.mark_changed();
         loop {
             if let Some(reign) = &mut reign {
-                self.propose_batches(reign, held).await;
+                self.propose_batches(reign).await;
                 self.begin_confirmation(reign);
             }
             tokio::select! {
@@ -361,10 +363,10 @@ impl LeaderTask {
                     }
                 }
                 Some(event) = self.queue.0.recv() => {
-                    self.take(event, &mut reign, &mut streams, &mut held);
+                    self.take(event, &mut reign, &mut streams);
                     // All that has come shares the next entry and the next confirmation.
                     while let Ok(event) = self.queue.0.try_recv() {
-                        self.take(event, &mut reign, &mut streams, &mut held);
+                        self.take(event, &mut reign, &mut streams);
                     }
                 }
             }
@@ -396,6 +398,7 @@ impl LeaderTask {
             settled: false,
             doubted: false,
             unconfirmed: false,
+            held_until: None,
             deadlines,
             expiring: HashMap::new(),
             overdue: VecDeque::new(),
@@ -410,13 +413,7 @@ impl LeaderTask {
         }
     }
 
-    fn take(
-        &self,
-        event: Event,
-        reign: &mut Option<Reign>,
-        streams: &mut HashMap<StreamId, OpenStream>,
-        held: &mut bool,
-    ) {
+    fn take(&self, event: Event, reign: &mut Option<Reign>, streams: &mut HashMap<StreamId, OpenStream>) {
         match event {
             // Without a reign the answers are dropped, which ends the stream: its member looks for the leader again.
             Event::Opened { stream, from, answers } => {
@@ -445,7 +442,11 @@ impl LeaderTask {
                     reign.propose_own(op);
                 }
             }
-            Event::Hold(hold) => *held = hold,
+            Event::Hold(hold) => {
+                if let Some(reign) = reign {
+                    reign.held_until = Some(Instant::now() + hold);
+                }
+            }
         }
     }
 
@@ -490,8 +491,11 @@ impl LeaderTask {
     }
 
     /// Hands to Raft what waits, in as many entries as may be in flight.
-    async fn propose_batches(&self, reign: &mut Reign, held: bool) {
-        let open = self.disks.writes_open() && !held;
+    async fn propose_batches(&self, reign: &mut Reign) {
+        if reign.held_until.is_some_and(|until| Instant::now() < until) {
+            return;
+        }
+        let open = self.disks.writes_open();
         while !reign.doubted && reign.in_flight.len() < ENTRIES_IN_FLIGHT_MAX {
             let Some(batch) = reign.next_batch(open) else { return };
             let (responder, end) = OneshotResponder::<Types, ClientWriteResult<Types>>::new_pair();

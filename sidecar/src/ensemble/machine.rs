@@ -18,6 +18,7 @@ use tracing::info;
 
 use super::{
     command_codec::decode_batch,
+    digests::DigestMarks,
     disks::DiskTable,
     lane::OpenLane,
     leader::{LEADER_LANE, SessionNews},
@@ -52,6 +53,7 @@ pub(crate) struct ApplyHooks {
     /// Weak: this machine ends a moment after its ensemble, and must not keep the next start out.
     pub(crate) dir: Weak<DataDir>,
     pub(crate) shelf: Arc<SnapshotShelf>,
+    pub(crate) digests: Arc<DigestMarks>,
     /// Counts how often the replica was replaced by a snapshot of another member.
     pub(crate) installs: Arc<AtomicU64>,
 }
@@ -88,6 +90,7 @@ impl Machine {
         if report.own_gap {
             hooks.lane.gap_seen();
         }
+        hooks.digests.reached(&report.digest_marks);
         let mut zxid = before;
         for command in commands {
             // Each command has its own zxid, also one that did nothing.
@@ -199,6 +202,7 @@ impl RaftStateMachine<Types> for Machine {
         let stored = tokio::task::spawn_blocking(install).await.map_err(io::Error::other)??;
         info!(index, zxid = %stored.zxid, "the copy was replaced by a snapshot of the leader");
         self.hooks.shelf.install(stored);
+        self.hooks.digests.forget_own();
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
         let standing = &self.hooks.standing;

@@ -38,10 +38,12 @@ mod command_codec;
 mod compaction;
 mod config;
 mod deadlines;
+mod digests;
 mod disk;
 mod disks;
 mod faults;
 mod forward;
+mod handover;
 mod lane;
 mod leader;
 mod leadership;
@@ -64,8 +66,10 @@ mod types;
 use barriers::BarrierBook;
 use compaction::{Compactor, SnapshotRequest};
 use config::Timing;
+use digests::{DigestExchange, DigestMarks};
 use disks::DiskTable;
 use forward::{Contact, Forwarder};
+use handover::HandOver;
 use lane::OpenLane;
 use leader::{LeaderDoor, LeaderTask, Sender};
 use leadership::Leadership;
@@ -106,6 +110,7 @@ struct Parts {
     contact: watch::Receiver<Contact>,
     readiness: watch::Receiver<Readiness>,
     snapshot_requests: mpsc::Sender<SnapshotRequest>,
+    hand_over: HandOver,
     failure: Arc<Failure>,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -181,6 +186,7 @@ impl Ensemble {
         let lane = Arc::new(OpenLane::new(config.member, credentials.incarnation));
         let (leader_door, leader_queue) = LeaderDoor::new();
         let installs = Arc::<AtomicU64>::default();
+        let digests = Arc::new(DigestMarks::new(config.member));
         let hooks = ApplyHooks {
             lane: lane.clone(),
             disks: disks.clone(),
@@ -188,6 +194,7 @@ impl Ensemble {
             standing: standing.clone(),
             dir: Arc::downgrade(&dir),
             shelf: shelf.clone(),
+            digests: digests.clone(),
             installs: installs.clone(),
         };
         let machine = Machine::new(replica.clone(), hooks);
@@ -237,6 +244,7 @@ impl Ensemble {
             door: leader_door.clone(),
             contact: contact_sender,
             space,
+            disputed: digests.disputed(),
             timing,
             tasks: tasks.clone(),
         };
@@ -247,6 +255,7 @@ impl Ensemble {
             leadership: leadership.clone(),
             door: leader_door.clone(),
             shelf: shelf.clone(),
+            digests: digests.clone(),
             faults: config.faults.clone(),
             timing,
             tasks: tasks.clone(),
@@ -266,12 +275,22 @@ impl Ensemble {
             replica: replica.clone(),
             standing: standing.clone(),
             disks: disks.clone(),
-            links,
-            door: leader_door,
+            links: links.clone(),
+            door: leader_door.clone(),
             leadership: leadership.clone(),
             timing,
         };
         tasks.spawn(keeper.run(stop.clone()));
+        let exchange =
+            DigestExchange { marks: digests.clone(), links, dir: dir.clone(), failure: failure.clone(), timing };
+        tasks.spawn(exchange.run(stop.clone()));
+        let hand_over = HandOver {
+            raft: raft.clone(),
+            standing: standing.clone(),
+            door: leader_door,
+            leadership: leadership.clone(),
+            timing,
+        };
         // When it is full, whoever asks for a snapshot waits for those before.
         let (snapshot_requests, requests) = mpsc::channel(1);
         let compactor = Compactor {
@@ -290,6 +309,7 @@ impl Ensemble {
             barriers: barriers.clone(),
             replica,
             contact: contact.clone(),
+            disputed: digests.disputed(),
             readiness: readiness_sender,
             timing,
         };
@@ -307,6 +327,7 @@ impl Ensemble {
             contact,
             readiness,
             snapshot_requests,
+            hand_over,
             failure,
             tasks,
             stop,
@@ -409,9 +430,11 @@ impl Ensemble {
 
     /// On the leader: holds new proposals, waits until the target has everything, and makes it the leader.
     /// `None` picks the most advanced voter. On others, nothing is done and `Ok` returned if `to` is `None`.
+    ///
+    /// # Cancel safety
+    /// Cancel safe: proposals are held for a bounded time only.
     pub(crate) async fn hand_over(&self, to: Option<MemberId>) -> Result<(), EnsembleError> {
-        let _ = to;
-        Ok(())
+        self.parts.hand_over.run(to).await
     }
 
     /// Ends all tasks, having flushed the log, and waits for them.

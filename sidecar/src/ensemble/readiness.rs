@@ -23,6 +23,7 @@ pub(crate) struct ReadinessWatcher {
     pub(crate) barriers: Arc<BarrierBook>,
     pub(crate) replica: Arc<Replica>,
     pub(crate) contact: watch::Receiver<Contact>,
+    pub(crate) disputed: watch::Receiver<bool>,
     pub(crate) readiness: watch::Sender<Readiness>,
     pub(crate) timing: Timing,
 }
@@ -76,6 +77,7 @@ impl ReadinessWatcher {
             (NotReady::NoLeader, !connected),
             (NotReady::CatchingUp, connected && !caught_up),
             (NotReady::TooFewDisks, !self.disks.writes_open()),
+            (NotReady::Diverged, *self.disputed.borrow()),
         ];
         let missing: Vec<NotReady> =
             obstacles.into_iter().filter_map(|(what, missing)| missing.then_some(what)).collect();

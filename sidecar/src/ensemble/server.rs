@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use openraft::raft::{TransferLeaderRequest, VoteRequest};
 use quorate_proto::peer::{self, peer_server::Peer};
-use quorate_tree::MemberId;
+use quorate_tree::{MemberId, Zxid};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -16,6 +16,7 @@ use tracing::{info, warn};
 use super::{
     codec,
     config::Timing,
+    digests::DigestMarks,
     faults::Faults,
     forward::serve_stream,
     leader::{LeaderDoor, LeaderGone, Sender},
@@ -34,6 +35,7 @@ pub(crate) struct PeerService {
     pub(crate) leadership: watch::Receiver<Leadership>,
     pub(crate) door: LeaderDoor,
     pub(crate) shelf: Arc<SnapshotShelf>,
+    pub(crate) digests: Arc<DigestMarks>,
     pub(crate) faults: Option<Arc<Faults>>,
     pub(crate) timing: Timing,
     pub(crate) tasks: TaskTracker,
@@ -244,8 +246,10 @@ impl Peer for PeerService {
     }
 
     async fn compare_digest(&self, request: Request<peer::DigestMark>) -> Result<Response<peer::DigestMark>, Status> {
-        self.admit(request.metadata(), request.extensions()).await?;
-        Ok(Response::new(peer::DigestMark { known: false, ..request.into_inner() }))
+        let (peer, _) = self.admit(request.metadata(), request.extensions()).await?;
+        let peer::DigestMark { zxid, digest, known: _ } = request.into_inner();
+        let ours = self.digests.told(peer, Zxid(zxid), digest);
+        Ok(Response::new(peer::DigestMark { zxid, digest: ours.unwrap_or_default(), known: ours.is_some() }))
     }
 }
 

@@ -161,3 +161,55 @@ async fn restarted_member_begins_a_new_lane_and_is_not_confused_by_the_old_one()
     complete_in_order_and_once(&cluster, &[before, after]).await;
     cluster.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn handed_over_leadership_loses_and_repeats_nothing_and_needs_no_timeout() {
+    let (cluster, leader, session) = started_with_queue().await;
+    let followers = cluster.followers(leader);
+    let term = cluster.member(leader).status().term;
+
+    let hand_over = async {
+        made(&cluster, leader, 100).await;
+        cluster.member(leader).ensemble.hand_over(Some(MemberId(followers[1]))).await.unwrap();
+    };
+    let (there, elsewhere, ()) = tokio::join!(
+        load(cluster.member(leader), session, 500, 50),
+        load(cluster.member(followers[0]), session, 500, 50),
+        hand_over
+    );
+
+    complete_in_order_and_once(&cluster, &[there, elsewhere]).await;
+    assert_eq!(cluster.leader().await, followers[1]);
+    assert_eq!(cluster.member(leader).status().term, term + 1, "one election, asked for by the leader");
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leadership_is_handed_over_only_by_the_leader_and_only_to_a_voter() {
+    let cluster = Cluster::started(3).await;
+    let leader = cluster.leader().await;
+    let follower = cluster.followers(leader)[0];
+
+    let by_follower = cluster.member(follower).ensemble.hand_over(Some(MemberId(leader))).await;
+    let to_nobody = cluster.member(leader).ensemble.hand_over(Some(MemberId(9))).await;
+
+    assert!(by_follower.unwrap_err().to_string().contains("does not lead"));
+    assert!(to_nobody.unwrap_err().to_string().contains("has no vote"));
+    cluster.member(follower).ensemble.hand_over(None).await.unwrap();
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hand_over_to_a_member_that_is_away_fails_and_the_leader_serves_on() {
+    let (cluster, leader, session) = started_with_queue().await;
+    let away = cluster.followers(leader)[0];
+    cluster.cut_off(away);
+    cluster.without_leader(away).await;
+    load(cluster.member(leader), session, 10, 10).await;
+
+    let refused = cluster.member(leader).ensemble.hand_over(Some(MemberId(away))).await.unwrap_err();
+
+    assert!(refused.to_string().contains("did not take over"), "{refused}");
+    load(cluster.member(leader), session, 10, 10).await;
+    cluster.stop().await;
+}

@@ -30,6 +30,7 @@ use crate::{
     telemetry::metrics::Metrics,
 };
 
+mod divergence;
 mod failover;
 mod forming;
 mod joining;

@@ -9,9 +9,8 @@ async fn keep_alive(running: &Running, session: SessionId) -> TouchError {
     loop {
         every.tick().await;
         // One that hangs is told again by the book; the next heartbeat does not wait for it.
-        match timeout(Duration::from_millis(200), running.ensemble.touch(session)).await {
-            Ok(Err(ended)) => return ended,
-            Ok(Ok(())) | Err(_) => {}
+        if let Ok(Err(ended)) = timeout(Duration::from_millis(200), running.ensemble.touch(session)).await {
+            return ended;
         }
     }
 }
