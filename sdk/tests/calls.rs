@@ -366,7 +366,7 @@ async fn slots_are_bounded_and_given_back() {
     assert!(second.as_mut().now_or_never().is_none());
     drop(slot);
 
-    soon("a slot", second).await.unwrap();
+    drop(soon("a slot", second).await.unwrap());
 }
 
 #[tokio::test]
