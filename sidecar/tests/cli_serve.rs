@@ -24,8 +24,8 @@ fn serve_alone(data_dir: &Path) -> Command {
 
 /// Member 1 of `ensemble`. The rest is told through the environment, where flags of a test win over it.
 fn serve(data_dir: &Path, ensemble: &str, peer: &str) -> Command {
-    let mut command = quorate(["serve", "--id", "1", "--ensemble", ensemble, "--data-dir"]);
-    command.arg(data_dir).env("QUORATE_PEER_ADDR", peer);
+    let mut command = quorate(["serve", "--ensemble", ensemble, "--data-dir"]);
+    command.arg(data_dir).env("QUORATE_ID", "1").env("QUORATE_PEER_ADDR", peer);
     command.env("QUORATE_CLIENT_ADDR", "127.0.0.1:0").env("QUORATE_ADMIN_ADDR", "127.0.0.1:0");
     command
 }
@@ -112,6 +112,39 @@ fn a_taken_port_ends_the_start_with_its_address_and_what_to_do() {
         said.refused(1, &format!("error: the {door} door cannot listen on {address}: the address is already in use\n"));
         assert!(said.err.contains(&format!("--{door}-addr chooses another address")), "{}", said.err);
     }
+}
+
+#[test]
+fn a_directory_of_another_member_or_another_ensemble_is_refused_and_left_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let peer = format!("127.0.0.1:{}", free_port());
+    let mut member = start(&mut serve(dir.path(), &format!("1={peer}"), &peer));
+    member.err("ready");
+    let in_use = run(&mut serve(dir.path(), &format!("1={peer}"), &format!("127.0.0.1:{}", free_port())));
+    in_use.refused(1, "is in use by ");
+    member.signal(Signal::TERM);
+    assert_eq!(member.end().code, Some(0));
+
+    let mut other_id = serve(dir.path(), &format!("2={peer}"), &peer);
+    let other_id = other_id.args(["--id", "2"]);
+    run(other_id).refused(1, "member 1");
+    let other_list = run(&mut serve(dir.path(), "1=127.0.0.1:1", &peer));
+    other_list.refused(1, "the ensemble's list is 1=127.0.0.1:1, but the data of member 1 is that of 1=127.0.0.1:");
+
+    let mut again = start(&mut serve(dir.path(), &format!("1={peer}"), &peer));
+    again.err("ready");
+}
+
+#[test]
+fn what_is_no_data_directory_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("thesis.txt"), "all of it").unwrap();
+    run(&mut serve_alone(dir.path())).refused(1, "thesis.txt");
+    assert_eq!(std::fs::read_to_string(dir.path().join("thesis.txt")).unwrap(), "all of it");
+
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let said = run(&mut serve_alone(file.path()));
+    said.refused(1, &file.path().display().to_string());
 }
 
 #[test]

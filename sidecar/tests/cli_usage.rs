@@ -4,7 +4,7 @@ mod cli;
 
 use std::io::Write;
 
-use cli::{quorate, run};
+use cli::{quorate, run, start_unread};
 
 /// Nobody listens on port 1.
 const NOBODY: &str = "http://127.0.0.1:1";
@@ -129,7 +129,7 @@ fn a_reader_that_has_had_enough_is_no_error() {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
 
-    let said = run(quorate(["completions", "bash"]).stdout(writer));
+    let said = start_unread(quorate(["completions", "bash"]).stdout(writer)).end();
 
     assert_eq!((said.code, said.err.as_str()), (Some(141), ""));
 }

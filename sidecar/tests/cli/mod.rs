@@ -6,7 +6,7 @@ use std::{
     ffi::OsStr,
     io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
-    process::{Child, Command, Output, Stdio},
+    process::{Child, Command, Stdio},
     sync::mpsc,
     time::{Duration, Instant},
 };
@@ -35,16 +35,12 @@ pub(crate) struct Said {
 }
 
 /// Runs it to its end.
+#[track_caller]
 pub(crate) fn run(command: &mut Command) -> Said {
-    Said::of(&command.output().expect("the binary starts"))
+    start(command).end()
 }
 
 impl Said {
-    pub(crate) fn of(output: &Output) -> Self {
-        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("it writes text");
-        Self { code: output.status.code(), out: text(&output.stdout), err: text(&output.stderr) }
-    }
-
     /// It ended with `code`, said nothing as data, and said `told` as its error.
     #[track_caller]
     pub(crate) fn refused(&self, code: i32, told: &str) {
@@ -72,10 +68,16 @@ struct Lines {
     seen: Vec<String>,
 }
 
-/// Starts it.
+/// Starts it, with what it prints coming to the test.
 pub(crate) fn start(command: &mut Command) -> Running {
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts");
-    let out = Lines::of(child.stdout.take().expect("it is piped"));
+    command.stdout(Stdio::piped());
+    start_unread(command)
+}
+
+/// Starts it, with its standard output as the command has it.
+pub(crate) fn start_unread(command: &mut Command) -> Running {
+    let mut child = command.stderr(Stdio::piped()).spawn().expect("the binary starts");
+    let out = child.stdout.take().map_or_else(|| Lines::of(std::io::empty()), Lines::of);
     let err = Lines::of(child.stderr.take().expect("it is piped"));
     Running { child, out, err }
 }
@@ -85,8 +87,12 @@ impl Lines {
         // Unbounded: a test reads what a child says in a minute.
         let (said, coming) = mpsc::channel();
         std::thread::spawn(move || {
-            let lines = BufReader::new(output).lines();
-            lines.map_while(Result::ok).take_while(|line| said.send(line.clone()).is_ok()).for_each(drop);
+            let mut output = BufReader::new(output);
+            let mut line = String::new();
+            // The last line may have no end.
+            while output.read_line(&mut line).is_ok_and(|read| read > 0) && said.send(line.clone()).is_ok() {
+                line.clear();
+            }
         });
         Self { coming, seen: Vec::new() }
     }
@@ -98,7 +104,7 @@ impl Lines {
             let left = deadline.saturating_duration_since(Instant::now());
             let line = self.coming.recv_timeout(left).ok()?;
             self.seen.push(line.clone());
-            if let Some(found) = find(&line) {
+            if let Some(found) = find(line.trim_end_matches('\n')) {
                 return Some(found.to_owned());
             }
         }
@@ -113,7 +119,7 @@ impl Lines {
     /// Everything, once the command has ended.
     fn all(&mut self) -> String {
         self.seen.extend(self.coming.iter());
-        self.seen.iter().map(|line| format!("{line}\n")).collect()
+        self.seen.concat()
     }
 }
 
@@ -153,8 +159,14 @@ impl Running {
     }
 
     /// Waits for its end.
+    #[track_caller]
     pub(crate) fn end(mut self) -> Said {
-        eventually("the command ends", || self.has_ended().then_some(()));
+        let deadline = Instant::now() + WITHIN;
+        while !self.has_ended() {
+            let late = Instant::now() >= deadline;
+            assert!(!late, "it does not end: {:#?}, {:#?}", self.out.now(), self.err.now());
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
         let status = self.child.wait().expect("it is our child");
         Said { code: status.code(), out: self.out.all(), err: self.err.all() }
     }
