@@ -8,6 +8,7 @@
 //! |---|---|---|
 //! | [`lock`] | [`Mutex`] | one at a time, in the order of arrival |
 //! | [`election`] | [`Election`] | one of many leads, and all know which |
+//! | [`discovery`] | [`Registry`], [`Discovery`] | services that register and find each other |
 //!
 //! What is held is held by a value: a [`LockGuard`], a [`Leadership`]. Dropping it gives it up. It may be lost
 //! before: a session can expire, an operator can delete a node. [`Hold`] says what a holder can ask and how it
@@ -15,15 +16,19 @@
 
 #![deny(missing_docs)]
 
+pub mod discovery;
 pub mod election;
 mod error;
 pub mod fence;
 mod line;
 pub mod lock;
+mod mirror;
 
+pub use discovery::{Discovery, Instance, Registration, Registry, ServiceView};
 pub use election::{Election, Leadership};
 pub use error::{Error, Result};
 pub use fence::{FencedClient, FencingToken};
 pub use line::{Hold, HoldState, HolderInfo, Participant};
 pub use lock::{LockGuard, Mutex, SharedGuard};
+pub use mirror::Freshness;
 pub use quorate::LostReason;
