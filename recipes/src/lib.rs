@@ -16,6 +16,7 @@
 
 #![deny(missing_docs)]
 
+pub mod config;
 pub mod discovery;
 pub mod election;
 mod error;

@@ -70,6 +70,34 @@ pub(crate) enum Step {
     Ended,
 }
 
+/// A node of a mirror.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Mirrored {
+    pub(crate) data: Bytes,
+    pub(crate) version: i32,
+    /// The zxid of its creation.
+    pub(crate) czxid: u64,
+    /// Of the last change of it that was read; of its children not all are.
+    zxid: u64,
+}
+
+impl Mirrored {
+    fn new(node: &Node) -> Self {
+        // A copy, for it is kept, and the buffer it came in is larger.
+        let data = Bytes::copy_from_slice(&node.data);
+        let Stat { version, czxid, mzxid, pzxid, .. } = node.stat;
+        Self { data, version, czxid, zxid: czxid.max(mzxid).max(pzxid) }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of(data: &str) -> Self {
+        Self { data: Bytes::copy_from_slice(data.as_bytes()), version: 0, czxid: 1, zxid: 1 }
+    }
+}
+
+/// Nodes by their paths.
+pub(crate) type Nodes = BTreeMap<String, Mirrored>;
+
 /// The nodes at and below some roots.
 pub(crate) struct Mirror {
     states: StateStream,
@@ -98,7 +126,7 @@ struct Root {
     /// Whether the watch stands.
     armed: bool,
     stale: Stale,
-    nodes: BTreeMap<String, Node>,
+    nodes: Nodes,
 }
 
 /// What has to be read again.
@@ -139,7 +167,7 @@ impl Mirror {
             events: client.watch(path).recursive(),
             armed: false,
             stale: Stale::NOTHING,
-            nodes: BTreeMap::new(),
+            nodes: Nodes::new(),
         });
         Self {
             states: client.states(),
@@ -200,7 +228,7 @@ impl Mirror {
     }
 
     /// What is at and below this root, by path. In the order of the roots given.
-    pub(crate) fn nodes(&self) -> impl Iterator<Item = &BTreeMap<String, Node>> {
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = &Nodes> {
         self.subtrees.roots.iter().map(|root| &root.nodes)
     }
 
@@ -284,7 +312,7 @@ impl Subtrees {
                     let mut gone = BTreeSet::new();
                     for (path, node) in get_all(&self.client, paths.iter().cloned()).await? {
                         match node {
-                            Some(node) => drop(root.nodes.insert(path, node)),
+                            Some(node) => drop(root.nodes.insert(path, Mirrored::new(&node))),
                             None => {
                                 root.nodes.remove(&path);
                                 gone.insert(parent(&path).to_owned());
@@ -301,7 +329,7 @@ impl Subtrees {
                     gone
                 }
             };
-            let newest = root.nodes.values().map(|node| newest_zxid(&node.stat)).max();
+            let newest = root.nodes.values().map(|node| node.zxid).max();
             self.zxid = self.zxid.max(newest.unwrap_or(0)).max(deleted_zxid(&self.client, gone).await?);
             root.stale = Stale::NOTHING;
         }
@@ -359,14 +387,7 @@ async fn get_all(
     stream::iter(paths)
         .map(|path| async move {
             let node = client.get(&path).opt().await?;
-            // A copy, for it is kept, and the buffer it came in is larger.
-            Ok((
-                path,
-                node.map(|mut node| {
-                    node.data = Bytes::copy_from_slice(&node.data);
-                    node
-                }),
-            ))
+            Ok((path, node))
         })
         .buffer_unordered(READS_MAX)
         .try_collect()
@@ -374,8 +395,8 @@ async fn get_all(
 }
 
 /// Reads a whole subtree, level by level.
-async fn walk(client: &Client, root: &str, depth_max: usize) -> quorate::Result<BTreeMap<String, Node>> {
-    let mut nodes = BTreeMap::new();
+async fn walk(client: &Client, root: &str, depth_max: usize) -> quorate::Result<Nodes> {
+    let mut nodes = Nodes::new();
     let mut level = vec![root.to_owned()];
     for depth in 0..=depth_max {
         let found = get_all(client, level).await?;
@@ -391,7 +412,7 @@ async fn walk(client: &Client, root: &str, depth_max: usize) -> quorate::Result<
             .buffer_unordered(READS_MAX)
             .try_collect()
             .await?;
-        nodes.extend(found.into_iter().filter_map(|(path, node)| Some((path, node?))));
+        nodes.extend(found.into_iter().filter_map(|(path, node)| Some((path, Mirrored::new(&node?)))));
         level = lists.into_iter().flatten().collect();
         if level.is_empty() {
             break;
@@ -418,10 +439,6 @@ async fn deleted_zxid(client: &Client, parents: BTreeSet<String>) -> quorate::Re
         }
     }
     Ok(zxid)
-}
-
-fn newest_zxid(stat: &Stat) -> u64 {
-    stat.czxid.max(stat.mzxid).max(stat.pzxid)
 }
 
 /// How many levels `path` is below `root`; none if it is elsewhere.

@@ -316,8 +316,8 @@ impl Watcher {
                 // Of a service whose name goes on below this one.
                 Err(_) if node.data.is_empty() => {}
                 Err(error) => {
-                    bad.insert(node.stat.czxid);
-                    if !self.bad.contains(&node.stat.czxid) {
+                    bad.insert(node.czxid);
+                    if !self.bad.contains(&node.czxid) {
                         tracing::warn!(path, %error, "what is registered here is no instance, and is left out");
                     }
                 }
