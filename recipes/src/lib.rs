@@ -9,6 +9,7 @@
 //! | [`lock`] | [`Mutex`] | one at a time, in the order of arrival |
 //! | [`election`] | [`Election`] | one of many leads, and all know which |
 //! | [`discovery`] | [`Registry`], [`Discovery`] | services that register and find each other |
+//! | [`config`] | [`Config`] | settings that change while a program runs |
 //!
 //! What is held is held by a value: a [`LockGuard`], a [`Leadership`]. Dropping it gives it up. It may be lost
 //! before: a session can expire, an operator can delete a node. [`Hold`] says what a holder can ask and how it
@@ -25,6 +26,7 @@ mod line;
 pub mod lock;
 mod mirror;
 
+pub use config::{Config, Live};
 pub use discovery::{Discovery, Instance, Registration, Registry, ServiceView};
 pub use election::{Election, Leadership};
 pub use error::{Error, Result};

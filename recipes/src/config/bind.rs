@@ -459,7 +459,7 @@ mod tests {
 
     use serde::Deserialize;
 
-    use super::{super::snapshot::tests::snapshot, *};
+    use super::super::snapshot::tests::snapshot;
 
     #[derive(Debug, PartialEq, Deserialize)]
     struct Pool {
