@@ -1,7 +1,7 @@
 //! The `quorate` command: one file a subcommand.
 //!
 //! Data goes to standard output, everything else to standard error. A command that cannot do what it was asked to
-//! says why, what to do next, and ends with the code that [`exit`] lists.
+//! says why, what to do next, and ends with a code that `--help` lists.
 
 use std::process::ExitCode;
 
@@ -14,6 +14,7 @@ mod dev;
 mod ensemble;
 mod exit;
 mod get;
+mod lock;
 mod ls;
 mod node;
 mod output;
@@ -51,6 +52,9 @@ enum Command {
     Tree(tree::Tree),
     Stat(stat::Stat),
     Watch(watch::Watch),
+    Lock(Box<lock::Lock>),
+    #[command(name = "__warden", hide = true)]
+    Warden(lock::Warden),
     #[command(subcommand)]
     Session(session::Session),
     Completions(completions::Completions),
@@ -95,6 +99,8 @@ impl Command {
             Self::Tree(tree) => on_this_thread(tree.format(), tree.run()),
             Self::Stat(stat) => on_this_thread(stat.format(), stat.run()),
             Self::Watch(watch) => on_this_thread(watch.format(), watch.run()),
+            Self::Lock(lock) => on_this_thread(lock.format(), lock.run()),
+            Self::Warden(warden) => on_this_thread(Format::Table, warden.run()),
             Self::Session(session) => on_this_thread(session.format(), session.run()),
             Self::Completions(completions) => ended(Format::Table, completions.run()),
         }
