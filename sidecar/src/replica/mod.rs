@@ -20,7 +20,7 @@ mod queue;
 mod read;
 mod watches;
 
-pub(crate) use queue::{Item, QueueEnd, QueueLimits, SessionQueue, SlotId, Submit, SubmitKind, Taken};
+pub(crate) use queue::{Item, QueueEnd, QueueLimits, SessionQueue, SlotId, Submit, SubmitKind};
 pub(crate) use read::{Answer, Declined, Event, EventKind, Read, Rearm};
 pub(crate) use watches::{WatchKind, WatchLimits};
 
