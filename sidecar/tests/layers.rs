@@ -36,7 +36,9 @@ fn only_the_ensemble_names_the_raft_crate() {
     for (name, home) in ONLY_IN {
         for (file, line, text) in lines_below("") {
             let at_home = file.components().any(|part| part.as_os_str() == home);
-            if text.contains(name) && !at_home {
+            // A log filter names the crate in a string, and uses nothing of it.
+            let in_a_filter = file.ends_with("telemetry/logging.rs") && text.contains(&format!("\"{name}="));
+            if text.contains(name) && !at_home && !in_a_filter {
                 wrong.push(format!("{}:{line}: {text}", file.display()));
             }
         }
