@@ -33,11 +33,21 @@ pub(crate) enum CommandError {
 }
 
 /// The part of a proposal that the leader looks at. Other fields are skipped without being decoded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Head {
     pub(crate) lane: Lane,
     /// On whose behalf.
     pub(crate) session: SessionId,
+    /// W3C trace context; empty where the caller is not traced.
+    pub(crate) traceparent: String,
+}
+
+/// The commands of one log entry, in order.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    pub(crate) commands: Vec<Command>,
+    /// The trace contexts of those whose callers are traced.
+    pub(crate) traceparents: Vec<String>,
 }
 
 /// A view of `peer.Proposal`: the same field numbers, fewer of them.
@@ -51,6 +61,8 @@ struct ProposalHead {
     lane_seq: u64,
     #[prost(message, optional, tag = "4")]
     command: Option<CommandHead>,
+    #[prost(string, tag = "5")]
+    traceparent: String,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -98,7 +110,7 @@ pub(crate) fn decode_head(proposal: &Bytes) -> Result<Head, CommandError> {
         .map_err(|source| CommandError::Garbled { message: "proposal", source })?;
     let lane = lane(head.member, head.incarnation, head.lane_seq)?;
     let command = head.command.ok_or(CommandError::Missing { message: "proposal", field: "command" })?;
-    Ok(Head { lane, session: SessionId(command.session) })
+    Ok(Head { lane, session: SessionId(command.session), traceparent: head.traceparent })
 }
 
 pub(crate) fn encode_proposal(lane: Lane, author: Author, op: Op, traceparent: String) -> Bytes {
@@ -122,12 +134,19 @@ pub(crate) fn encode_proposal(lane: Lane, author: Author, op: Op, traceparent: S
 }
 
 /// The commands of one log entry, in order. Data shares the memory of `batch`.
-pub(crate) fn decode_batch(batch: Bytes) -> Result<Vec<Command>, CommandError> {
+pub(crate) fn decode_batch(batch: Bytes) -> Result<Batch, CommandError> {
     let batch = peer::Batch::decode(batch).map_err(|source| CommandError::Garbled { message: "batch", source })?;
     if batch.format != FORMAT {
         return Err(CommandError::Format { found: batch.format });
     }
-    batch.proposals.into_iter().map(|proposal| command(proposal, batch.stamp_ms)).collect()
+    let mut decoded = Batch { commands: Vec::with_capacity(batch.proposals.len()), traceparents: Vec::new() };
+    for mut proposal in batch.proposals {
+        if !proposal.traceparent.is_empty() {
+            decoded.traceparents.push(std::mem::take(&mut proposal.traceparent));
+        }
+        decoded.commands.push(command(proposal, batch.stamp_ms)?);
+    }
+    Ok(decoded)
 }
 
 fn command(proposal: peer::Proposal, stamp_ms: i64) -> Result<Command, CommandError> {
@@ -388,18 +407,18 @@ mod tests {
             expected.push(Command { lane: lane(seq), stamp_ms: -5, author, op });
         }
 
-        let commands = decode_batch(batch.finish()).unwrap();
+        let commands = decode_batch(batch.finish()).unwrap().commands;
 
         assert_eq!(commands, expected);
     }
 
     #[test]
     fn head_is_read_without_the_rest() {
-        let proposal = encode_proposal(lane(9), author(), Op::CloseSession, String::new());
+        let proposal = encode_proposal(lane(9), author(), Op::CloseSession, "00-trace".into());
 
         let head = decode_head(&proposal).unwrap();
 
-        assert_eq!(head, Head { lane: lane(9), session: SessionId(11) });
+        assert_eq!(head, Head { lane: lane(9), session: SessionId(11), traceparent: "00-trace".into() });
     }
 
     #[test]
@@ -436,7 +455,7 @@ mod tests {
         let batch = batch.finish();
         let range = batch.as_ptr_range();
 
-        let commands = decode_batch(batch.clone()).unwrap();
+        let commands = decode_batch(batch.clone()).unwrap().commands;
 
         let Op::SetData(set) = &commands[0].op else { panic!() };
         assert!(range.contains(&set.data.as_ptr()));

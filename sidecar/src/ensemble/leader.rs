@@ -33,7 +33,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::{Span, debug, error, info, warn};
 
 use super::{
     command_codec::{BatchWriter, decode_head},
@@ -48,6 +48,7 @@ use super::{
 use crate::{
     clock::Clock,
     replica::{Completion, Replica},
+    telemetry::traces,
 };
 
 /// The lane of the leader's own commands: no member has this id.
@@ -266,6 +267,14 @@ struct Reign {
 struct Pending {
     stream: StreamId,
     proposal: Bytes,
+    /// From here until a majority has it, as a part of the caller's trace; disabled where there is none.
+    span: Span,
+}
+
+/// What becomes one log entry.
+struct NextEntry {
+    batch: BatchWriter,
+    spans: Vec<Span>,
 }
 
 struct Confirmation {
@@ -465,7 +474,8 @@ impl LeaderTask {
                 return Err(format!("a proposal of member {} in another's stream", lane.member));
             }
             reign.deadlines.touch(head.session, now);
-            reign.pending.push_back(Pending { stream, proposal });
+            let span = append_span(&head.traceparent);
+            reign.pending.push_back(Pending { stream, proposal, span });
         }
         if let Some(peer::Touch { number, sessions }) = frame.touch {
             for session in &sessions {
@@ -497,9 +507,9 @@ impl LeaderTask {
         }
         let open = self.disks.writes_open();
         while !reign.doubted && reign.in_flight.len() < ENTRIES_IN_FLIGHT_MAX {
-            let Some(batch) = reign.next_batch(open) else { return };
+            let Some(NextEntry { batch, spans }) = reign.next_entry(open) else { return };
             let (responder, end) = OneshotResponder::<Types, ClientWriteResult<Types>>::new_pair();
-            if let Err(fatal) = self.raft.client_write_ff(BatchBytes(batch), Some(responder)).await {
+            if let Err(fatal) = self.raft.client_write_ff(BatchBytes(batch.finish()), Some(responder)).await {
                 // The core has ended; whoever follows it ends this member.
                 warn!(%fatal, "cannot propose");
                 reign.doubted = true;
@@ -507,6 +517,7 @@ impl LeaderTask {
             }
             let restarts = reign.restarts;
             reign.in_flight.push(Box::pin(async move {
+                let _open = spans;
                 match end.await {
                     Ok(Ok(_applied)) => EntryEnd::Applied,
                     Ok(Err(refused)) => EntryEnd::Refused { restarts, reason: refused.to_string() },
@@ -662,8 +673,9 @@ impl Reign {
     }
 
     /// The next entry: the leader's own commands first, then those of members if they may be taken.
-    fn next_batch(&mut self, open: bool) -> Option<Bytes> {
+    fn next_entry(&mut self, open: bool) -> Option<NextEntry> {
         let mut batch: Option<BatchWriter> = None;
+        let mut spans = Vec::new();
         loop {
             let own = self.own_unsent.front();
             let next = own.or_else(|| self.pending.front().filter(|_| open).map(|pending| &pending.proposal));
@@ -676,10 +688,10 @@ impl Reign {
             if is_own {
                 self.own_unsent.pop_front();
             } else {
-                self.pending.pop_front();
+                spans.extend(self.pending.pop_front().map(|pending| pending.span).filter(|span| !span.is_disabled()));
             }
         }
-        batch.map(BatchWriter::finish)
+        batch.map(|batch| NextEntry { batch, spans })
     }
 
     /// Forgets all that came from members, and begins the own lane anew. Nothing is proposed until a majority has
@@ -704,6 +716,16 @@ impl Reign {
             Question::Doubt => true,
         });
     }
+}
+
+/// A proposal's way into the log of a majority, as a part of its caller's trace.
+fn append_span(caller: &str) -> Span {
+    if caller.is_empty() {
+        return Span::none();
+    }
+    let span = tracing::info_span!(target: "quorate", "quorate.append");
+    traces::continue_from(&span, caller);
+    span
 }
 
 /// What happens next to what is under way. Never resolves when nothing is. Cancel safe: all of it stays.

@@ -14,10 +14,10 @@ use openraft::{
     storage::RaftStateMachine, vote::RaftLeaderId,
 };
 use quorate_tree::{Command, Op, SessionId, Tree, Zxid};
-use tracing::info;
+use tracing::{Span, info};
 
 use super::{
-    command_codec::decode_batch,
+    command_codec::{Batch, decode_batch},
     digests::DigestMarks,
     disks::DiskTable,
     lane::OpenLane,
@@ -26,7 +26,7 @@ use super::{
     standing::Standing,
     types::{BatchBytes, EntryApplied, LeaderId, LogId, Types},
 };
-use crate::{replica::Replica, storage::DataDir};
+use crate::{replica::Replica, storage::DataDir, telemetry::traces};
 
 pub(crate) type Raft = openraft::Raft<Types, Machine>;
 type CommittedLeaderId = <LeaderId as RaftLeaderId>::Committed;
@@ -83,10 +83,12 @@ impl Machine {
         Some(SnapshotPoint { applied, membership: self.membership.clone(), zxid, digest })
     }
 
-    async fn apply_commands(&self, index: u64, commands: &[Command]) -> io::Result<()> {
+    async fn apply_commands(&self, index: u64, Batch { commands, traceparents }: &Batch) -> io::Result<()> {
         let hooks = &self.hooks;
+        let spans: Vec<_> = traceparents.iter().map(|caller| apply_span(index, caller)).collect();
         let before = self.replica.applied().borrow().zxid;
         let report = self.replica.apply(index, commands, &mut |of| hooks.lane.take(of));
+        drop(spans);
         if report.own_gap {
             hooks.lane.gap_seen();
         }
@@ -153,14 +155,14 @@ impl RaftStateMachine<Types> for Machine {
         while let Some((entry, responder)) = entries.try_next().await? {
             let index = entry.log_id.index;
             match entry.payload {
-                EntryPayload::Blank => self.apply_commands(index, &[]).await?,
+                EntryPayload::Blank => self.apply_commands(index, &Batch::default()).await?,
                 EntryPayload::Membership(membership) => {
                     self.membership = TypedMembership::new(Some(entry.log_id), membership);
-                    self.apply_commands(index, &[]).await?;
+                    self.apply_commands(index, &Batch::default()).await?;
                 }
                 EntryPayload::Normal(BatchBytes(batch)) => {
-                    let commands = decode_batch(batch).map_err(io::Error::other)?;
-                    self.apply_commands(index, &commands).await?;
+                    let batch = decode_batch(batch).map_err(io::Error::other)?;
+                    self.apply_commands(index, &batch).await?;
                 }
             }
             self.applied = Some(entry.log_id);
@@ -231,4 +233,11 @@ impl RaftSnapshotBuilder<Types> for PreparedSnapshot {
         let stored = self.0.clone();
         Ok(TypedSnapshot { meta: stored.meta.clone(), snapshot: SnapshotFile { stored, tree: None } })
     }
+}
+
+/// The apply of an entry, as a part of a caller's trace.
+fn apply_span(index: u64, caller: &str) -> Span {
+    let span = tracing::info_span!(target: "quorate", "quorate.apply", index);
+    traces::continue_from(&span, caller);
+    span
 }

@@ -150,7 +150,7 @@ impl Replica {
                 Applied::Repeat => {}
                 Applied::Gap => report.own_gap |= own,
             }
-            if tree.zxid().0 % DIGEST_MARK_EVERY == 0 {
+            if tree.zxid().0.is_multiple_of(DIGEST_MARK_EVERY) {
                 report.digest_marks.push((tree.zxid(), tree.digest()));
             }
         }

@@ -192,7 +192,7 @@ impl SessionQueue {
             state.slots.push_back(request);
         }
         self.run_head(&mut state, run);
-        (at, state.to_wake())
+        (at, state.must_wake())
     }
 
     /// Releases the barrier of every read up to `last`, and runs what can be run.
@@ -208,14 +208,14 @@ impl SessionQueue {
             }
         }
         self.run_head(&mut state, run);
-        state.to_wake()
+        state.must_wake()
     }
 
     /// Runs what was held back because too much was waiting.
     pub(super) fn resume(&self, run: &mut Run<'_>) -> bool {
         let mut state = self.state.lock();
         self.run_head(&mut state, run);
-        state.to_wake()
+        state.must_wake()
     }
 
     /// Called right before the write of `slot` is applied: runs the reads in front of it, barriers included, for the
@@ -242,21 +242,21 @@ impl SessionQueue {
         let answer = settled.outcome.map_or_else(Answer::Refused, Answer::Wrote);
         self.push_reply(&mut state, head.tag, settled.zxid, answer);
         self.run_head(&mut state, run);
-        state.to_wake()
+        state.must_wake()
     }
 
     /// An event of the change that is being applied, or of catching up. Closes the queue when it is full.
     pub(super) fn push_event(&self, event: Event) -> bool {
         let mut state = self.state.lock();
         self.add_event(&mut state, event);
-        state.to_wake()
+        state.must_wake()
     }
 
     /// Nothing more will come. The first reason stays.
     pub(super) fn close(&self, end: QueueEnd) -> bool {
         let mut state = self.state.lock();
         state.close(end);
-        state.to_wake()
+        state.must_wake()
     }
 
     fn run_head(&self, state: &mut State, run: &mut Run<'_>) {
@@ -340,7 +340,7 @@ impl State {
     }
 
     /// Whether there is something the connection has not been told of.
-    fn to_wake(&mut self) -> bool {
+    fn must_wake(&mut self) -> bool {
         let wake = !self.woken && (!self.out.is_empty() || self.end.is_some());
         self.woken |= wake;
         wake
