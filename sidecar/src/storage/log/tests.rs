@@ -2,6 +2,7 @@
 
 mod damage;
 mod killed;
+mod speed;
 
 use std::{
     future::Future,
