@@ -153,23 +153,13 @@ fn indexes(range: &impl RangeBounds<u64>) -> Range<u64> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use futures_util::TryStreamExt;
-    use openraft::{
-        EntryPayload, RaftSnapshotBuilder, StorageError, StoredMembership,
-        storage::{EntryResponder, RaftStateMachine},
-        testing::log::{StoreBuilder, Suite},
-        type_config::{
-            TypeConfigExt,
-            alias::{SnapshotMetaOf, SnapshotOf, StoredMembershipOf},
-        },
-    };
+    use openraft::{EntryPayload, type_config::TypeConfigExt};
     use quorate_tree::MemberId;
 
     use super::*;
     use crate::{
-        ensemble::types::{BatchBytes, EntryApplied},
+        ensemble::types::BatchBytes,
         storage::{DataDir, LogOptions},
     };
 
@@ -231,89 +221,5 @@ mod tests {
             let streamed: Vec<_> = store.entries_stream(range.clone()).await.try_collect().await.unwrap();
             assert_eq!(streamed, store.try_get_log_entries(range).await.unwrap());
         }
-    }
-
-    /// A state machine that remembers where it is, and nothing else: the suite's part about logs needs one.
-    #[derive(Clone, Default)]
-    struct Position {
-        applied: Option<LogId>,
-        membership: StoredMembershipOf<Types>,
-        snapshot: Option<SnapshotMetaOf<Types>>,
-    }
-
-    #[derive(Clone, Default)]
-    struct PositionMachine(Arc<parking_lot::Mutex<Position>>);
-
-    impl RaftStateMachine<Types> for PositionMachine {
-        type SnapshotData = ();
-        type SnapshotBuilder = Self;
-
-        async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembershipOf<Types>)> {
-            let position = self.0.lock();
-            Ok((position.applied, position.membership.clone()))
-        }
-
-        async fn apply<S>(&mut self, mut entries: S) -> io::Result<()>
-        where
-            S: Stream<Item = io::Result<EntryResponder<Types>>> + Unpin + OptionalSend,
-        {
-            while let Some((entry, responder)) = entries.try_next().await? {
-                let mut position = self.0.lock();
-                position.applied = Some(entry.log_id);
-                if let EntryPayload::Membership(membership) = entry.payload {
-                    position.membership = StoredMembership::new(Some(entry.log_id), membership);
-                }
-                drop(position);
-                if let Some(responder) = responder {
-                    responder.send(EntryApplied);
-                }
-            }
-            Ok(())
-        }
-
-        async fn get_snapshot_builder(&mut self) -> Self {
-            self.clone()
-        }
-
-        async fn install_snapshot(&mut self, meta: &SnapshotMetaOf<Types>, (): ()) -> io::Result<()> {
-            let mut position = self.0.lock();
-            position.applied = meta.last_log_id;
-            position.membership = meta.last_membership.clone();
-            position.snapshot = Some(meta.clone());
-            Ok(())
-        }
-
-        async fn get_current_snapshot(&mut self) -> io::Result<Option<SnapshotOf<Types, ()>>> {
-            Ok(self.0.lock().snapshot.clone().map(|meta| SnapshotOf::<Types, ()> { meta, snapshot: () }))
-        }
-    }
-
-    impl RaftSnapshotBuilder<Types> for PositionMachine {
-        type SnapshotData = ();
-
-        async fn build_snapshot(&mut self) -> io::Result<SnapshotOf<Types, ()>> {
-            let mut position = self.0.lock();
-            let meta =
-                SnapshotMetaOf::<Types> { last_log_id: position.applied, last_membership: position.membership.clone() };
-            position.snapshot = Some(meta.clone());
-            Ok(SnapshotOf::<Types, ()> { meta, snapshot: () })
-        }
-    }
-
-    struct Builder;
-
-    impl StoreBuilder<Types, LogStore, PositionMachine, (tempfile::TempDir, DataDir)> for Builder {
-        async fn build(
-            &self,
-        ) -> Result<((tempfile::TempDir, DataDir), LogStore, PositionMachine), StorageError<Types>> {
-            let dir = tempfile::tempdir().unwrap();
-            let (data, store) = open(dir.path());
-            Ok(((dir, data), store, PositionMachine::default()))
-        }
-    }
-
-    #[tokio::test]
-    async fn log_store_passes_the_suite_of_the_raft_crate() {
-        Suite::test_all(Builder).await.unwrap();
     }
 }

@@ -14,8 +14,6 @@
 //! Without disk (tests, `dev`): the same code on a temporary directory with `sync: false`. It survives a killed
 //! process, as the kernel keeps what was written, and promises nothing after a power loss.
 
-#![allow(dead_code, unused_imports, reason = "what uses it is still being built")]
-
 mod data_dir;
 mod durable;
 mod identity;

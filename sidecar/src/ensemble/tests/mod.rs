@@ -30,6 +30,7 @@ use crate::{
     telemetry::metrics::Metrics,
 };
 
+mod conformance;
 mod divergence;
 mod failover;
 mod forming;
@@ -39,6 +40,14 @@ mod snapshots;
 
 /// How long anything may take: far longer than it does.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The empty copy of a member.
+fn replica(member: MemberId) -> Replica {
+    let queue_limits = QueueLimits { outbox_events_max: 1000, outbox_bytes_max: 1 << 20, reply_bytes_max: 1 << 20 };
+    let watch_limits = WatchLimits { watches_max: 1000, watches_per_session_max: 1000 };
+    let metrics = Metrics::new(member).sessions;
+    Replica::new(member, Tree::new(Limits::DEFAULT), 0, queue_limits, watch_limits, metrics)
+}
 
 /// Members of one ensemble, whether they run or not.
 struct Cluster {
@@ -109,11 +118,7 @@ impl Cluster {
             snapshot_log_bytes_min: self.snapshot_log_bytes_min,
             faults: Some(faults.clone()),
         };
-        let queue_limits = QueueLimits { outbox_events_max: 1000, outbox_bytes_max: 1 << 20, reply_bytes_max: 1 << 20 };
-        let watch_limits = WatchLimits { watches_max: 1000, watches_per_session_max: 1000 };
-        let tree = Tree::new(Limits::DEFAULT);
-        let replica = Replica::new(id, tree, 0, queue_limits, watch_limits, Metrics::new(id).sessions);
-        let replica = Arc::new(replica);
+        let replica = Arc::new(replica(id));
         let bounds = Bounds { connections_max: 100, connections_per_address_max: 0 };
         let door = Door::bind("peer", &address, bounds, Metrics::new(id).doors.of("peer")).await.unwrap();
         let options = DiskOptions { unsynced: true, on_flush: None };
