@@ -22,7 +22,7 @@ use crate::{
     net::{self, BindError, Bounds, Door},
     replica::{QueueLimits, Replica, WatchLimits},
     session::{SessionLimits, Sessions, SuperDigest},
-    storage::{FlushObserver, FlushReport},
+    storage::FlushObserver,
     telemetry::metrics::Metrics,
 };
 
@@ -149,8 +149,8 @@ impl Doors {
             watch_limits,
             self.metrics.sessions.clone(),
         ));
-        let fsync = self.metrics.storage.fsync.clone();
-        let on_flush: FlushObserver = Arc::new(move |flush: FlushReport| fsync.record(flush.duration));
+        let storage_metrics = self.metrics.storage.clone();
+        let on_flush: FlushObserver = Arc::new(move |flush| storage_metrics.flushed(flush));
         let disk_options = DiskOptions { unsynced: hooks.unsynced, on_flush: Some(on_flush) };
         let disk = EnsembleDisk::open(&config.data_dir, config.id, disk_options).await?;
         let ensemble = Ensemble::start(ensemble_config(&config, hooks), disk, replica.clone(), self.peer).await?;

@@ -69,13 +69,17 @@ impl EnsembleDisk {
     }
 }
 
-/// The error with its causes, as one sentence.
 fn refused(error: impl std::error::Error) -> EnsembleError {
+    EnsembleError::Refused(sentence(error))
+}
+
+/// The error with its causes, as one sentence.
+pub(super) fn sentence(error: impl std::error::Error) -> String {
     let mut sentence = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
         sentence = format!("{sentence}: {error}");
         cause = error.source();
     }
-    EnsembleError::Refused(sentence)
+    sentence
 }

@@ -223,6 +223,17 @@ impl Ensemble {
                 }
             }
         });
+        tasks.spawn({
+            let (log, stop, failure) = (log.clone(), stop.clone(), failure.clone());
+            async move {
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => {}
+                    // Also of a member that writes nothing: what it promised may not be on disk.
+                    error = log.failed() => failure.fail(EnsembleError::Failed(disk::sentence(error))),
+                }
+            }
+        });
         let leader_task = LeaderTask {
             member: config.member,
             raft: raft.clone(),

@@ -247,6 +247,8 @@ fn names(dir: &Path) -> Result<Vec<String>, DataDirError> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use super::*;
 
     const MEMBER: MemberId = MemberId(2);
@@ -292,10 +294,11 @@ mod tests {
 
     /// A log's own thread gives the lock back once it has ended, shortly after its last handle was dropped.
     fn eventually_open(path: &Path) -> DataDir {
+        let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             match open(path) {
                 Ok(data) => return data,
-                Err(DataDirError::InUse { .. }) => std::thread::yield_now(),
+                Err(DataDirError::InUse { .. }) if Instant::now() < deadline => std::thread::yield_now(),
                 Err(error) => panic!("{error}"),
             }
         }

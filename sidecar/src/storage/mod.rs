@@ -22,9 +22,6 @@ mod snapshots;
 mod space;
 
 pub(crate) use data_dir::{DataDir, DataDirError};
-pub(crate) use identity::Identity;
-pub(crate) use log::{
-    EntryId, FlushObserver, FlushReport, Log, LogEntry, LogError, LogFailure, LogOptions, LogState, OpenError,
-};
-pub(crate) use snapshots::{CHUNK_BYTES_MAX, SnapshotError, SnapshotInfo, SnapshotReader, SnapshotWriter, Snapshots};
-pub(crate) use space::{DiskSpace, Space};
+pub(crate) use log::{EntryId, FlushObserver, FlushReport, Log, LogEntry, LogOptions, OpenError};
+pub(crate) use snapshots::{SnapshotError, SnapshotReader, SnapshotWriter, Snapshots};
+pub(crate) use space::DiskSpace;

@@ -14,6 +14,8 @@ use opentelemetry_sdk::{Resource, metrics::SdkMeterProvider};
 use prometheus::{Encoder, Registry, TextEncoder};
 use quorate_tree::MemberId;
 
+use crate::storage::FlushReport;
+
 mod process;
 
 /// Bucket boundaries of every duration, in seconds. OpenTelemetry's own begin at 0, 5 and 10: of no use here.
@@ -64,6 +66,8 @@ pub(crate) struct Seconds(Histogram<f64>);
 pub(crate) struct StorageMetrics {
     pub(crate) fsync: Seconds,
     pub(crate) snapshot: Seconds,
+    /// Bytes written to the log.
+    written: Counter<u64>,
 }
 
 /// How agreement goes.
@@ -197,7 +201,13 @@ impl StorageMetrics {
         Self {
             fsync: Seconds(seconds(meter, "quorate_wal_fsync_duration", fsync)),
             snapshot: Seconds(seconds(meter, "quorate_snapshot_duration", snapshot)),
+            written: counter(meter, "quorate_wal_written_bytes", "Bytes written to the log."),
         }
+    }
+
+    pub(crate) fn flushed(&self, flush: FlushReport) {
+        self.fsync.record(flush.duration);
+        self.written.add(flush.bytes as u64, &[]);
     }
 }
 

@@ -12,15 +12,21 @@ use openraft::{
 };
 
 use super::*;
-use crate::ensemble::{
-    disks::DiskTable,
-    lane::OpenLane,
-    leader::LeaderDoor,
-    machine::{ApplyHooks, Machine, PreparedSnapshot, SnapshotFile, TypedMembership, TypedSnapshotMeta as SuiteMeta},
-    shelf::{SnapshotPoint, SnapshotShelf, StoredSnapshot},
-    standing::Standing,
-    store::LogStore,
-    types::{LogId, Types},
+use crate::{
+    ensemble::{
+        digests::DigestMarks,
+        disks::DiskTable,
+        lane::OpenLane,
+        leader::LeaderDoor,
+        machine::{
+            ApplyHooks, Machine, PreparedSnapshot, SnapshotFile, TypedMembership, TypedSnapshotMeta as SuiteMeta,
+        },
+        shelf::{SnapshotPoint, SnapshotShelf, StoredSnapshot},
+        standing::Standing,
+        store::LogStore,
+        types::{LogId, Types},
+    },
+    storage::DataDir,
 };
 
 type SuiteSnapshot = SnapshotOf<Types, Option<Transfer>>;
@@ -102,9 +108,12 @@ impl RaftSnapshotBuilder<Types> for SuiteBuilder {
 
 struct Builder;
 
-impl StoreBuilder<Types, LogStore, SuiteMachine, TempDir> for Builder {
-    async fn build(&self) -> Result<(TempDir, LogStore, SuiteMachine), StorageError<Types>> {
-        let dir = tempfile::tempdir().unwrap();
+/// What a store needs for as long as it lives.
+type Guard = (TempDir, Arc<DataDir>);
+
+impl StoreBuilder<Types, LogStore, SuiteMachine, Guard> for Builder {
+    async fn build(&self) -> Result<(Guard, LogStore, SuiteMachine), StorageError<Types>> {
+        let place = tempfile::tempdir().unwrap();
         let config = EnsembleConfig {
             member: MEMBER,
             peers: BTreeMap::from([(MEMBER, "127.0.0.1:7201".to_owned())]),
@@ -115,8 +124,9 @@ impl StoreBuilder<Types, LogStore, SuiteMachine, TempDir> for Builder {
             faults: None,
         };
         let disk =
-            EnsembleDisk::open(dir.path(), MEMBER, DiskOptions { unsynced: true, on_flush: None }).await.unwrap();
+            EnsembleDisk::open(place.path(), MEMBER, DiskOptions { unsynced: true, on_flush: None }).await.unwrap();
         let standing = Arc::new(Standing::new(&config, disk.credentials()));
+        let dir = Arc::new(disk.dir);
         let shelf = Arc::new(SnapshotShelf::new(disk.snapshots, Limits::DEFAULT));
         let replica = Arc::new(replica(MEMBER));
         let hooks = ApplyHooks {
@@ -124,12 +134,13 @@ impl StoreBuilder<Types, LogStore, SuiteMachine, TempDir> for Builder {
             disks: Arc::new(DiskTable::new(vec![MEMBER])),
             news: LeaderDoor::new().0.news().clone(),
             standing,
-            dir: Arc::new(disk.dir),
+            dir: Arc::downgrade(&dir),
             shelf: shelf.clone(),
+            digests: Arc::new(DigestMarks::new(MEMBER)),
             installs: Arc::default(),
         };
         let machine = Machine::new(replica.clone(), hooks);
-        Ok((dir, LogStore::new(disk.log), SuiteMachine { machine, replica, shelf }))
+        Ok(((place, dir), LogStore::new(disk.log), SuiteMachine { machine, replica, shelf }))
     }
 }
 

@@ -32,6 +32,7 @@ use crate::{
 
 mod conformance;
 mod divergence;
+mod failing_disk;
 mod failover;
 mod forming;
 mod joining;

@@ -7,7 +7,7 @@
 //!
 //! Bounds: `queue_bytes` of requests wait to be written, then their senders wait; `cache_bytes` of the last entries
 //! are in memory, besides what is queued; 16 bytes of index an entry. Task: the thread `quorate-log`, which ends with
-//! [`Log::close`], [`Log::abandon`], the drop of the last handle, or a failure.
+//! [`Log::close`], the drop of the last handle, or a failure.
 
 mod block;
 mod cache;
@@ -301,11 +301,6 @@ impl Log {
         self.shared.inner.lock().ledger.bytes_after(index)
     }
 
-    /// Flushes since the log was opened.
-    pub(crate) fn flushes(&self) -> u64 {
-        self.shared.flushes()
-    }
-
     /// Waits until the log has failed: then this process must end.
     ///
     /// # Cancel safety
@@ -330,6 +325,7 @@ impl Log {
     /// # Cancel safety
     ///
     /// Goes on to end when cancelled.
+    #[cfg(test)]
     pub(crate) async fn abandon(&self) {
         self.shared.stop(Stop::Now);
         self.shared.ended().await;

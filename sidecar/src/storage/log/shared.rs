@@ -7,10 +7,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     fs::File,
     io, mem,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
 };
 
 use bytes::Bytes;
@@ -35,7 +32,6 @@ pub(super) struct Shared {
     /// Bytes that may still be queued. When they are used up, requests wait for their turn.
     room: Arc<Semaphore>,
     room_bytes: u32,
-    pub(super) flushes: AtomicU64,
     failure: watch::Sender<Option<LogFailure>>,
     ended: watch::Sender<bool>,
 }
@@ -119,7 +115,6 @@ impl Shared {
             wake: Condvar::new(),
             room: Arc::new(Semaphore::new(room_bytes as usize)),
             room_bytes,
-            flushes: AtomicU64::new(0),
             failure: watch::channel(None).0,
             ended: watch::channel(false).0,
         }
@@ -211,10 +206,6 @@ impl Shared {
     pub(super) async fn ended(&self) {
         let mut ended = self.ended.subscribe();
         ended.wait_for(|&ended| ended).await.expect("the sender lives as long as self");
-    }
-
-    pub(super) fn flushes(&self) -> u64 {
-        self.flushes.load(Ordering::Relaxed)
     }
 }
 

@@ -4,14 +4,7 @@
 //! requests: whatever arrives while a flush is in the air shares the next one, and nobody waits for a timer. The first
 //! failure ends it for ever (see [`LogFailure`]).
 
-use std::{
-    collections::VecDeque,
-    io,
-    os::unix::fs::FileExt,
-    path::PathBuf,
-    sync::{Arc, atomic::Ordering},
-    time::Instant,
-};
+use std::{collections::VecDeque, io, os::unix::fs::FileExt, path::PathBuf, sync::Arc, time::Instant};
 
 use fail::fail_point;
 
@@ -173,7 +166,6 @@ impl Writer {
     fn flush(&mut self) -> Result<(), LogFailure> {
         if self.batch.len() > BATCH_HEAD_BYTES {
             let report = self.flush_batch().map_err(|error| LogFailure::io("writing", &self.current().path, error))?;
-            self.shared.flushes.fetch_add(1, Ordering::Relaxed);
             if let Some(on_flush) = &self.options.on_flush {
                 on_flush(report);
             }
