@@ -139,6 +139,9 @@ pub(crate) struct Flight {
     next_seq: u64,
     next_write: u64,
     answered: u64,
+    /// The first write that was declined before it had a turn (the disks are nearly full). Its number is not used
+    /// up, and all writes in flight are declined too: nothing is sent until they have been, then it is given anew.
+    declined: Option<u64>,
     window: usize,
     frame_bytes_max: usize,
     /// Size of the last frame, as a guess for the next.
@@ -174,6 +177,7 @@ impl Outbox {
                 next_seq: 1,
                 next_write: 1,
                 answered: 0,
+                declined: None,
                 window: 0,
                 frame_bytes_max: 0,
                 frame_bytes: 0,
@@ -254,15 +258,14 @@ impl Outbox {
         if expected > flight.next_write {
             return Err(LostReason::Protocol);
         }
-        let unanswered = flight.answered + 1;
-        if expected < unanswered {
-            let shift = unanswered - expected;
-            waiting.entries.iter_mut().filter(|entry| entry.is_numbered()).for_each(|entry| {
-                entry.request.write -= shift;
-            });
-            flight.next_write -= shift;
-            flight.answered -= shift;
+        let mut next = expected;
+        for entry in waiting.entries.iter_mut().filter(|entry| entry.request.write >= expected) {
+            entry.request.write = next;
+            next += 1;
         }
+        flight.next_write = next;
+        flight.answered = flight.answered.min(expected.saturating_sub(1));
+        flight.declined = None;
         for entry in setup.into_iter().rev() {
             waiting.entries.push_front(entry);
         }
@@ -373,7 +376,8 @@ impl Outbox {
         if flight.stream != stream {
             return Poll::Ready(None);
         }
-        let room = if flight.open { flight.window.saturating_sub(flight.sent.len()) } else { 0 };
+        let may_send = flight.open && flight.declined.is_none();
+        let room = if may_send { flight.window.saturating_sub(flight.sent.len()) } else { 0 };
         if !flight.open || (room == 0 && !flight.heartbeat_due) {
             flight.waker = Some(cx.waker().clone());
             *yielded = false;
@@ -493,16 +497,29 @@ impl Flight {
                 _ => {}
             }
         }
+        let declined = matches!(&reply.result, Some(reply::Result::Refused(refused))
+            if refused.reason() == v1::Refusal::DiskFull);
         let entry = self.sent.pop_front().expect("it has a front");
         if entry.is_numbered() {
-            self.answered = entry.request.write;
+            if declined {
+                self.declined.get_or_insert(entry.request.write);
+            } else {
+                self.answered = entry.request.write;
+            }
+        }
+        if let Some(first) = self.declined
+            && !self.sent.iter().any(Entry::is_numbered)
+        {
+            self.next_write = first;
+            self.declined = None;
         }
         Settled::Answer(entry, reply)
     }
 
     /// The stream that waits for room, if there is room now.
     pub(crate) fn take_waker(&mut self) -> Option<Waker> {
-        if self.open && self.sent.len() < self.window { self.waker.take() } else { None }
+        let room = self.open && self.declined.is_none() && self.sent.len() < self.window;
+        if room { self.waker.take() } else { None }
     }
 }
 
@@ -529,5 +546,87 @@ impl Stream for Outgoing {
         }
         let Self { outbox, stream, yielded, .. } = &mut *self;
         outbox.poll_frame(*stream, yielded, cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+    use futures_util::StreamExt as _;
+
+    use super::*;
+
+    fn outbox() -> (Arc<Outbox>, Outgoing) {
+        let outbox = Arc::new(Outbox::new(100, Clock::default()));
+        let mut stream = outbox.begin_stream(v1::AttachRequest::default());
+        assert!(next_frame(&mut stream).attach.is_some());
+        outbox.open(&attached(1), Vec::new()).unwrap();
+        (outbox, stream)
+    }
+
+    fn attached(next_write: u64) -> v1::Attached {
+        v1::Attached { next_write, inflight_max: 64, frame_bytes_max: 1 << 20, ..v1::Attached::default() }
+    }
+
+    fn set(outbox: &Outbox) {
+        let op = Op::SetData(v1::SetDataRequest { path: "/a".into(), ..v1::SetDataRequest::default() });
+        outbox.push(Entry::new(op, Waiter::Stream, None)).unwrap();
+    }
+
+    fn next_frame(stream: &mut Outgoing) -> v1::ClientFrame {
+        try_frame(stream).expect("there is something to send")
+    }
+
+    /// Polls twice: the first poll lets others add to the frame.
+    fn try_frame(stream: &mut Outgoing) -> Option<v1::ClientFrame> {
+        let frame = stream.next().now_or_never().or_else(|| stream.next().now_or_never())?;
+        Some(v1::ClientFrame::decode(frame.expect("the stream goes on")).unwrap())
+    }
+
+    fn writes(frame: &v1::ClientFrame) -> Vec<u64> {
+        frame.requests.iter().map(|request| request.write).collect()
+    }
+
+    fn disk_full(seq: u64) -> v1::Reply {
+        let refused = v1::RefusedReply { reason: v1::Refusal::DiskFull.into(), ..v1::RefusedReply::default() };
+        v1::Reply { seq, zxid: 1, result: Some(reply::Result::Refused(refused)) }
+    }
+
+    #[test]
+    fn a_declined_write_gives_its_number_to_the_next_once_all_in_flight_are_answered() {
+        let (outbox, mut stream) = outbox();
+        (0..3).for_each(|_| set(&outbox));
+        assert_eq!(writes(&next_frame(&mut stream)), [1, 2, 3]);
+        let done = v1::Reply { seq: 1, zxid: 1, result: Some(reply::Result::Stat(v1::Stat::default())) };
+        drop(outbox.flight().settle(done));
+
+        drop(outbox.flight().settle(disk_full(2)));
+        set(&outbox);
+        assert_eq!(try_frame(&mut stream), None, "write 3 is in flight, and will be declined as well");
+        drop(outbox.flight().settle(disk_full(3)));
+
+        let frame = next_frame(&mut stream);
+        assert_eq!((writes(&frame), frame.requests[0].answered), (vec![2], 1));
+    }
+
+    #[test]
+    fn what_was_in_flight_behind_a_declined_write_is_numbered_anew_on_the_next_stream() {
+        let (outbox, mut stream) = outbox();
+        let mut answers = Vec::new();
+        for _ in 0..3 {
+            let op = Op::SetData(v1::SetDataRequest { path: "/a".into(), ..v1::SetDataRequest::default() });
+            let (caller, answer) = oneshot::channel();
+            outbox.push(Entry::new(op, Waiter::Caller(caller), None)).unwrap();
+            answers.push(answer);
+        }
+        assert_eq!(writes(&next_frame(&mut stream)), [1, 2, 3]);
+        drop(outbox.flight().settle(disk_full(1)));
+
+        outbox.end_stream();
+        let mut stream = outbox.begin_stream(v1::AttachRequest::default());
+        drop(next_frame(&mut stream));
+        outbox.open(&attached(1), Vec::new()).unwrap();
+
+        assert_eq!(writes(&next_frame(&mut stream)), [1, 2]);
     }
 }
