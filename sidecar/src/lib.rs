@@ -14,7 +14,6 @@ mod replica;
 mod session;
 mod sidecar;
 mod storage;
-#[allow(dead_code, reason = "the parts record into it as they land")]
 mod telemetry;
 pub mod testing;
 

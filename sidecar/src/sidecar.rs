@@ -23,7 +23,7 @@ use crate::{
     replica::{QueueLimits, Replica, WatchLimits},
     session::{SessionLimits, Sessions, SuperDigest},
     storage::FlushObserver,
-    telemetry::metrics::Metrics,
+    telemetry::metrics::{EnsembleMetrics, Metrics},
 };
 
 /// One member, before it is built.
@@ -153,7 +153,8 @@ impl Doors {
         let on_flush: FlushObserver = Arc::new(move |flush| storage_metrics.flushed(flush));
         let disk_options = DiskOptions { unsynced: hooks.unsynced, on_flush: Some(on_flush) };
         let disk = EnsembleDisk::open(&config.data_dir, config.id, disk_options).await?;
-        let ensemble = Ensemble::start(ensemble_config(&config, hooks), disk, replica.clone(), self.peer).await?;
+        let ensemble_config = ensemble_config(&config, hooks, self.metrics.ensemble.clone());
+        let ensemble = Ensemble::start(ensemble_config, disk, replica.clone(), self.peer).await?;
 
         let session_limits = SessionLimits {
             tick_ms: u32::try_from(config.tick.as_millis()).unwrap_or(u32::MAX),
@@ -237,7 +238,7 @@ impl Running {
     }
 }
 
-fn ensemble_config(config: &Config, hooks: Hooks) -> EnsembleConfig {
+fn ensemble_config(config: &Config, hooks: Hooks, metrics: EnsembleMetrics) -> EnsembleConfig {
     EnsembleConfig {
         member: config.id,
         peers: config.ensemble.iter().map(|(id, address)| (id, address.to_string())).collect(),
@@ -246,6 +247,7 @@ fn ensemble_config(config: &Config, hooks: Hooks) -> EnsembleConfig {
         reap_period: limits::REAP_PERIOD,
         snapshot_log_bytes_min: SNAPSHOT_LOG_BYTES_MIN,
         faults: hooks.faults,
+        metrics,
     }
 }
 

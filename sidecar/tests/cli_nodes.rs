@@ -217,6 +217,33 @@ fn status_answers_for_the_member_in_the_words_of_the_admin_door() {
 }
 
 #[test]
+fn the_metrics_of_a_member_count_what_happened() {
+    let ensemble = Ensemble::start();
+    ensemble.out(&["create", "/m"]);
+
+    let admin = ensemble.ensemble.as_ref().unwrap().config(1).admin_addr.to_string();
+    let (_, text) = cli::http_get(&admin, "/metrics").unwrap();
+
+    let value = |series: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {series} in\n{text}")).parse::<f64>().unwrap()
+    };
+    for series in [
+        "quorate_is_leader",
+        "quorate_commit_index",
+        "quorate_log_bytes",
+        "quorate_leader_changes_total",
+        "quorate_proposal_duration_seconds_count",
+        "quorate_wal_fsync_duration_seconds_count",
+        r#"quorate_session_attached_total{how="opened"}"#,
+        r#"quorate_session_detached_total{reason="closed"}"#,
+    ] {
+        assert!(value(series) > 0.0, "{series} in\n{text}");
+    }
+    assert_eq!(value("quorate_ready"), 1.0);
+}
+
+#[test]
 fn a_session_ends_with_its_command() {
     let ensemble = Ensemble::start();
 

@@ -25,7 +25,7 @@ use super::{
     machine::Raft,
     shelf::{ShelfError, SnapshotPoint, SnapshotShelf, StoredSnapshot},
 };
-use crate::{replica::Replica, storage::Log};
+use crate::{clock::Clock, replica::Replica, storage::Log, telemetry::metrics::EnsembleMetrics};
 
 /// The log grows by at least this much between snapshots.
 pub(crate) const SNAPSHOT_LOG_BYTES_MIN: u64 = 64 << 20;
@@ -54,6 +54,7 @@ pub(crate) struct Compactor {
     /// Counts how often the replica was replaced by a snapshot of another member.
     pub(crate) installs: Arc<AtomicU64>,
     pub(crate) log_bytes_min: u64,
+    pub(crate) metrics: EnsembleMetrics,
     pub(crate) requests: mpsc::Receiver<SnapshotRequest>,
 }
 
@@ -113,7 +114,9 @@ impl Compactor {
     }
 
     async fn snapshot(&self, stop: &CancellationToken) -> Result<StoredSnapshot, Unwritten> {
+        let began = Clock::now();
         let snapshot = self.write().await?;
+        self.metrics.snapshot.record(Clock::now().since(began));
         self.shelf.prepare(snapshot.clone());
         let noted = async {
             self.raft.trigger().snapshot().await.ok()?;

@@ -6,6 +6,7 @@ use openraft::{Config, SnapshotPolicy};
 use quorate_tree::{Limits, MemberId};
 
 use super::{EnsembleError, faults::Faults};
+use crate::telemetry::metrics::EnsembleMetrics;
 
 /// The shortest election timeout: below it, one slow flush looks like a dead leader.
 pub(crate) const ELECTION_TIMEOUT_MS_MIN: u64 = 50;
@@ -27,6 +28,8 @@ pub(crate) struct EnsembleConfig {
     pub(crate) snapshot_log_bytes_min: u64,
     /// What a test does to this member's peer traffic; `None` outside of tests.
     pub(crate) faults: Option<Arc<Faults>>,
+    /// What operators are told of how agreement goes.
+    pub(crate) metrics: EnsembleMetrics,
 }
 
 /// The times that follow from the election timeout.

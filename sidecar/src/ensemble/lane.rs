@@ -14,7 +14,11 @@ use quorate_tree::{Author, Lane, MemberId, Op};
 use tokio::sync::Notify;
 
 use super::command_codec::encode_proposal;
-use crate::replica::Completion;
+use crate::{
+    clock::{Clock, Moment},
+    replica::Completion,
+    telemetry::metrics::{EnsembleMetrics, ProposalEnd},
+};
 
 /// One frame carries at most this many bytes of proposals, or a single proposal.
 pub(crate) const FRAME_BYTES_MAX: usize = 1024 * 1024;
@@ -25,6 +29,7 @@ pub(crate) struct OpenLane {
     member: MemberId,
     incarnation: u64,
     open: Mutex<Open>,
+    metrics: Option<EnsembleMetrics>,
     /// Rung when there is something to send.
     wake: Notify,
     /// Rung when a proposal of this lane was applied before one that comes earlier.
@@ -43,6 +48,7 @@ struct Open {
 
 #[derive(Debug)]
 struct Proposal {
+    proposed_at: Moment,
     bytes: Bytes,
     completion: Completion,
 }
@@ -66,7 +72,12 @@ impl OpenLane {
     /// The lane of a start of a member: nothing has been proposed in it.
     pub(crate) fn new(member: MemberId, incarnation: u64) -> Self {
         let open = Open { first: 1, unsent: 1, proposals: VecDeque::new(), closed: false };
-        Self { member, incarnation, open: Mutex::new(open), wake: Notify::new(), gap: Notify::new() }
+        Self { member, incarnation, open: Mutex::new(open), metrics: None, wake: Notify::new(), gap: Notify::new() }
+    }
+
+    /// The same, and what becomes of its proposals is told.
+    pub(crate) fn measured(self, metrics: EnsembleMetrics) -> Self {
+        Self { metrics: Some(metrics), ..self }
     }
 
     pub(crate) fn incarnation(&self) -> u64 {
@@ -85,7 +96,7 @@ impl OpenLane {
         let lane = Lane { member: self.member, incarnation: self.incarnation, seq };
         // Under the lock: the order of the list is the order of the seqs.
         let bytes = encode_proposal(lane, author, op, traceparent);
-        open.proposals.push_back(Proposal { bytes, completion });
+        open.proposals.push_back(Proposal { proposed_at: Clock::now(), bytes, completion });
         drop(open);
         self.wake.notify_one();
         seq
@@ -101,24 +112,38 @@ impl OpenLane {
         let taken = if open.first == lane.seq { open.split_below(lane.seq + 1).pop_front() } else { None };
         drop(open);
         // In its turn means that all before it were applied, and taken; a snapshot may have stepped over some.
+        self.ended(ProposalEnd::Unknown, passed.len());
         drop(passed);
-        taken.map(|proposal| proposal.completion)
+        let taken = taken?;
+        if let Some(metrics) = &self.metrics {
+            metrics.proposal.record(Clock::now().since(taken.proposed_at));
+        }
+        Some(taken.completion)
     }
 
     /// Drops what was applied without being seen: a snapshot was installed over it. What became of it is unknown.
     pub(crate) fn forget_below(&self, next: u64) {
         let passed = self.open.lock().split_below(next);
+        self.ended(ProposalEnd::Unknown, passed.len());
         drop(passed);
     }
 
     /// Makes all open proposals unsent: a new stream begins.
     pub(crate) fn rewind(&self) {
         let mut open = self.open.lock();
+        let sent = open.unsent - open.first;
         open.unsent = open.first;
         let any = !open.proposals.is_empty();
         drop(open);
+        self.ended(ProposalEnd::SentAgain, usize::try_from(sent).unwrap_or(usize::MAX));
         if any {
             self.wake.notify_one();
+        }
+    }
+
+    fn ended(&self, how: ProposalEnd, count: usize) {
+        if let Some(metrics) = self.metrics.as_ref().filter(|_| count > 0) {
+            metrics.proposals_ended(how, count as u64);
         }
     }
 

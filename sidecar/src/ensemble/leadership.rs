@@ -6,6 +6,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{EnsembleError, machine::Raft};
+use crate::telemetry::metrics::EnsembleMetrics;
 
 /// Who leads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,9 +29,11 @@ impl Leadership {
 pub(crate) async fn follow(
     raft: Raft,
     leadership: watch::Sender<Leadership>,
+    changes: EnsembleMetrics,
     stop: CancellationToken,
 ) -> Option<EnsembleError> {
     let mut server = raft.server_metrics();
+    let mut last_leader = None;
     loop {
         let now = {
             let metrics = server.borrow_and_update();
@@ -42,6 +45,10 @@ pub(crate) async fn follow(
             }
         };
         leadership.send_if_modified(|known| std::mem::replace(known, now) != now);
+        if now.leader.is_some() && now.leader != last_leader {
+            last_leader = now.leader;
+            changes.leader_changed();
+        }
         tokio::select! {
             biased;
             () = stop.cancelled() => return None,

@@ -183,7 +183,7 @@ impl Ensemble {
 
         let sockets = PeerSockets::new(hangup.clone(), config.faults.clone(), timing.connect_timeout());
         let links = links(&config, &standing, &disks, &sockets, timing)?;
-        let lane = Arc::new(OpenLane::new(config.member, credentials.incarnation));
+        let lane = Arc::new(OpenLane::new(config.member, credentials.incarnation).measured(config.metrics.clone()));
         let (leader_door, leader_queue) = LeaderDoor::new();
         let installs = Arc::<AtomicU64>::default();
         let digests = Arc::new(DigestMarks::new(config.member));
@@ -200,7 +200,7 @@ impl Ensemble {
         let machine = Machine::new(replica.clone(), hooks);
         let raft_config = config.raft().validate();
         let raft_config = raft_config.map_err(|error| EnsembleError::Refused(error.to_string()))?;
-        let network = Network::new(links.clone(), shelf.clone(), timing.retry());
+        let network = Network::new(links.clone(), shelf.clone(), timing.retry(), config.metrics.clone());
         let store = LogStore::new(log.clone());
         let raft = Raft::new(config.member.0.into(), Arc::new(raft_config), network, store, machine).await;
         let raft = raft.map_err(|fatal| EnsembleError::Refused(fatal.to_string()))?;
@@ -216,9 +216,9 @@ impl Ensemble {
         let (touches, barriers) = (Arc::<TouchBook>::default(), Arc::<BarrierBook>::default());
 
         tasks.spawn({
-            let (raft, stop, failure) = (raft.clone(), stop.clone(), failure.clone());
+            let (raft, stop, failure, changes) = (raft.clone(), stop.clone(), failure.clone(), config.metrics.clone());
             async move {
-                if let Some(error) = leadership::follow(raft, leadership_sender, stop).await {
+                if let Some(error) = leadership::follow(raft, leadership_sender, changes, stop).await {
                     failure.fail(error);
                 }
             }
@@ -311,6 +311,7 @@ impl Ensemble {
             log: log.clone(),
             installs,
             log_bytes_min: config.snapshot_log_bytes_min,
+            metrics: config.metrics.clone(),
             requests,
         };
         tasks.spawn(compactor.run(stop.clone()));
@@ -411,6 +412,8 @@ impl Ensemble {
             leader: leadership.leader,
             term: metrics.current_term,
             last_log_index: metrics.last_log_index.unwrap_or_default(),
+            commit_index: metrics.local_committed.map_or(0, |committed| committed.index),
+            log_bytes: self.parts.log.bytes_after(None),
             applied_index: metrics.last_applied.map_or(0, |applied| applied.index),
             snapshot_index: metrics.snapshot.map_or(0, |snapshot| snapshot.index),
             members: members.collect(),

@@ -30,6 +30,7 @@ use super::{
     shelf::{ShelfError, SnapshotShelf, StoredSnapshot},
     types::{LogId, Types, Vote},
 };
+use crate::{clock::Clock, telemetry::metrics::EnsembleMetrics};
 
 /// Parts of a snapshot between its file and the socket.
 pub(crate) const PARTS_MAX: usize = 4;
@@ -43,6 +44,7 @@ pub(crate) struct Network {
     links: Links,
     shelf: Arc<SnapshotShelf>,
     retry: Duration,
+    metrics: EnsembleMetrics,
 }
 
 /// What the Raft crate speaks to one peer with.
@@ -52,6 +54,7 @@ pub(crate) struct PeerNetwork {
     link: Option<Arc<PeerLink>>,
     shelf: Arc<SnapshotShelf>,
     retry: Duration,
+    metrics: EnsembleMetrics,
     purpose: Purpose,
 }
 
@@ -65,14 +68,15 @@ enum Purpose {
 type RpcResult<T> = Result<T, RPCError<Types>>;
 
 impl Network {
-    pub(crate) fn new(links: Links, shelf: Arc<SnapshotShelf>, retry: Duration) -> Self {
-        Self { links, shelf, retry }
+    pub(crate) fn new(links: Links, shelf: Arc<SnapshotShelf>, retry: Duration, metrics: EnsembleMetrics) -> Self {
+        Self { links, shelf, retry, metrics }
     }
 
     fn client(&self, target: u64, purpose: Purpose) -> PeerNetwork {
         let member = u8::try_from(target).ok().map(MemberId);
         let link = member.and_then(|member| self.links.get(&member)).cloned();
-        PeerNetwork { link, shelf: self.shelf.clone(), retry: self.retry, purpose }
+        let (shelf, metrics) = (self.shelf.clone(), self.metrics.clone());
+        PeerNetwork { link, shelf, retry: self.retry, metrics, purpose }
     }
 }
 
@@ -105,7 +109,9 @@ impl PeerNetwork {
         let link = self.link()?;
         let disk_id = link.fed_disk_id().await.map_err(rpc_error)?;
         let request = link.standing().request(append_to_proto(request), disk_id);
+        let asked_at = Clock::now();
         let reply = link.prompt().heartbeat(request).await.map_err(|status| rpc_error(link.failed(status)))?;
+        self.metrics.peer_answered(link.peer(), Clock::now().since(asked_at));
         append_result(reply.into_inner())
     }
 

@@ -249,6 +249,7 @@ mod tests {
     use quorate_tree::Limits;
 
     use super::*;
+    use crate::telemetry::metrics::Metrics;
 
     fn standing(member: u8, list: &[(u8, &str)], ensemble_id: u64) -> Standing {
         let config = EnsembleConfig {
@@ -259,6 +260,7 @@ mod tests {
             reap_period: Duration::from_secs(60),
             snapshot_log_bytes_min: 1,
             faults: None,
+            metrics: Metrics::new(MemberId(member)).ensemble,
         };
         let disk_id = 1000 + u64::from(member);
         Standing::new(&config, Credentials { disk_id, incarnation: 1, joined: false, ensemble_id })

@@ -21,6 +21,9 @@ pub(crate) struct Status {
     pub(crate) leader: Option<MemberId>,
     pub(crate) term: u64,
     pub(crate) last_log_index: u64,
+    pub(crate) commit_index: u64,
+    /// Of the log on disk.
+    pub(crate) log_bytes: u64,
     pub(crate) applied_index: u64,
     pub(crate) snapshot_index: u64,
     pub(crate) members: Vec<MemberStatus>,

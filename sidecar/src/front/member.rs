@@ -117,15 +117,16 @@ impl StatusSource for Member {
             is_leader: ensemble.leader == Some(self.id),
             term: ensemble.term,
             zxid,
+            commit_index: ensemble.commit_index,
             applied_index: ensemble.applied_index,
             snapshot_index: ensemble.snapshot_index,
+            log_bytes: ensemble.log_bytes,
             sessions,
             sessions_here: self.replica.attached_sessions().len() as u64,
             znodes,
             watches: self.replica.watch_count() as u64,
             events_queued: self.replica.events_queued() as u64,
             ephemerals,
-            ..Levels::default()
         }
     }
 }

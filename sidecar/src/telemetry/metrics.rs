@@ -50,7 +50,6 @@ pub(crate) struct Levels {
     pub(crate) sessions_here: u64,
     pub(crate) znodes: u64,
     pub(crate) ephemerals: u64,
-    pub(crate) tree_bytes: u64,
     pub(crate) watches: u64,
     /// Events that wait in the queues of sessions.
     pub(crate) events_queued: u64,
@@ -61,11 +60,10 @@ pub(crate) struct Levels {
 #[derive(Clone, Debug)]
 pub(crate) struct Seconds(Histogram<f64>);
 
-/// What the log and the snapshots cost.
+/// What the log costs.
 #[derive(Clone, Debug)]
 pub(crate) struct StorageMetrics {
     pub(crate) fsync: Seconds,
-    pub(crate) snapshot: Seconds,
     /// Bytes written to the log.
     written: Counter<u64>,
 }
@@ -77,13 +75,13 @@ pub(crate) struct EnsembleMetrics {
     proposals: Counter<u64>,
     /// From the proposal to its own apply.
     pub(crate) proposal: Seconds,
+    pub(crate) snapshot: Seconds,
     peer_rtt: Histogram<f64>,
 }
 
-/// What became of a proposal of this member.
+/// What became of a proposal of this member that was not simply applied; those are in [`EnsembleMetrics::proposal`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ProposalEnd {
-    Applied,
     /// Sent once more: the leader was gone or had missed one.
     SentAgain,
     /// The copy was replaced by a snapshot before it was seen to be applied.
@@ -197,12 +195,9 @@ impl Seconds {
 impl StorageMetrics {
     fn new(meter: &Meter) -> Self {
         let fsync = "Time to make appended entries durable.";
-        let snapshot = "Time to write a snapshot and make it durable.";
-        Self {
-            fsync: Seconds(seconds(meter, "quorate_wal_fsync_duration", fsync)),
-            snapshot: Seconds(seconds(meter, "quorate_snapshot_duration", snapshot)),
-            written: counter(meter, "quorate_wal_written_bytes", "Bytes written to the log."),
-        }
+        let written = counter(meter, "quorate_wal_written_bytes", "Bytes written to the log.");
+        written.add(0, &[]);
+        Self { fsync: Seconds(seconds(meter, "quorate_wal_fsync_duration", fsync)), written }
     }
 
     pub(crate) fn flushed(&self, flush: FlushReport) {
@@ -215,13 +210,15 @@ impl EnsembleMetrics {
     fn new(meter: &Meter) -> Self {
         let leader_changes = counter(meter, "quorate_leader_changes", "Changes of the leader that this member saw.");
         leader_changes.add(0, &[]);
-        let proposals = counter(meter, "quorate_proposals", "Proposals of this member by what became of them.");
+        let proposals = counter(meter, "quorate_proposals", "Proposals of this member that were not simply applied.");
         let proposal = "Time from a proposal of this member to its own apply.";
-        let peer_rtt = "Time from a message to a member to its answer.";
+        let snapshot = "Time to write a snapshot and make it durable.";
+        let peer_rtt = "Time from a heartbeat to a member to its answer.";
         Self {
             leader_changes,
             proposals: from_zero(proposals, ProposalEnd::ALL.map(ProposalEnd::label)),
             proposal: Seconds(seconds(meter, "quorate_proposal_duration", proposal)),
+            snapshot: Seconds(seconds(meter, "quorate_snapshot_duration", snapshot)),
             peer_rtt: seconds(meter, "quorate_peer_rtt", peer_rtt),
         }
     }
@@ -240,11 +237,10 @@ impl EnsembleMetrics {
 }
 
 impl ProposalEnd {
-    const ALL: [Self; 3] = [Self::Applied, Self::SentAgain, Self::Unknown];
+    const ALL: [Self; 2] = [Self::SentAgain, Self::Unknown];
 
     fn label(self) -> KeyValue {
         let result = match self {
-            Self::Applied => "applied",
             Self::SentAgain => "sent_again",
             Self::Unknown => "unknown",
         };
@@ -362,7 +358,6 @@ struct LevelInstruments {
     snapshot_index: Gauge<u64>,
     sessions: Gauge<u64>,
     znodes: Gauge<u64>,
-    tree_bytes: Gauge<u64>,
     watches: Gauge<u64>,
     watch_backlog: Gauge<u64>,
     log_bytes: Gauge<u64>,
@@ -382,7 +377,6 @@ impl LevelInstruments {
             snapshot_index: gauge(meter, "quorate_snapshot_index", "The last log entry in the newest snapshot."),
             sessions: gauge(meter, "quorate_sessions", "Live sessions: of the ensemble, and attached here."),
             znodes: gauge(meter, "quorate_znodes", "Nodes of the tree, by kind."),
-            tree_bytes: gauge(meter, "quorate_tree_bytes", "Paths and data of the tree."),
             watches: gauge(meter, "quorate_watches", "Watches armed on this member."),
             watch_backlog: gauge(meter, "quorate_watch_backlog", "Events that wait for slow watchers."),
             log_bytes: gauge(meter, "quorate_log_bytes", "Size of the log on disk."),
@@ -404,7 +398,6 @@ impl LevelInstruments {
         let lasting = levels.znodes.saturating_sub(levels.ephemerals);
         self.znodes.record(lasting, &[KeyValue::new("kind", "lasting")]);
         self.znodes.record(levels.ephemerals, &[KeyValue::new("kind", "ephemeral")]);
-        self.tree_bytes.record(levels.tree_bytes, &[]);
         self.watches.record(levels.watches, &[]);
         self.watch_backlog.record(levels.events_queued, &[]);
         self.log_bytes.record(levels.log_bytes, &[]);

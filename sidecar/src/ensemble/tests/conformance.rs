@@ -122,6 +122,7 @@ impl StoreBuilder<Types, LogStore, SuiteMachine, Guard> for Builder {
             reap_period: Duration::from_secs(60),
             snapshot_log_bytes_min: SNAPSHOT_LOG_BYTES_MIN,
             faults: None,
+            metrics: crate::telemetry::metrics::Metrics::new(MemberId(1)).ensemble,
         };
         let disk =
             EnsembleDisk::open(place.path(), MEMBER, DiskOptions { unsynced: true, on_flush: None }).await.unwrap();

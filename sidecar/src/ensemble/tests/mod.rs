@@ -118,6 +118,7 @@ impl Cluster {
             reap_period: Duration::from_millis(100),
             snapshot_log_bytes_min: self.snapshot_log_bytes_min,
             faults: Some(faults.clone()),
+            metrics: Metrics::new(id).ensemble,
         };
         let replica = Arc::new(replica(id));
         let bounds = Bounds { connections_max: 100, connections_per_address_max: 0 };

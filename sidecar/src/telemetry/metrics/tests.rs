@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use super::*;
 
 /// The value of one series, as it is served.
@@ -26,7 +28,7 @@ fn every_duration_has_the_same_buckets() {
 
     let tick = Duration::from_millis(1);
     metrics.storage.fsync.record(tick);
-    metrics.storage.snapshot.record(tick);
+    metrics.ensemble.snapshot.record(tick);
     metrics.ensemble.proposal.record(tick);
     metrics.ensemble.peer_answered(MemberId(2), tick);
     metrics.sessions.watch_delivery.record(tick);
@@ -80,7 +82,6 @@ fn events_are_counted_under_their_labels() {
     client.closed();
     client.refused();
     metrics.ensemble.leader_changed();
-    metrics.ensemble.proposals_ended(ProposalEnd::Applied, 40);
     metrics.ensemble.proposals_ended(ProposalEnd::SentAgain, 2);
     metrics.sessions.opened();
     metrics.sessions.detached(DetachReason::TooSlow);
@@ -89,7 +90,8 @@ fn events_are_counted_under_their_labels() {
     assert_eq!(value(&text, r#"quorate_connections{door="client"}"#), 1.0);
     assert_eq!(value(&text, r#"quorate_connections_refused_total{door="client"}"#), 1.0);
     assert_eq!(value(&text, "quorate_leader_changes_total"), 1.0);
-    assert_eq!(value(&text, r#"quorate_proposals_total{result="applied"}"#), 40.0);
+    assert_eq!(value(&text, r#"quorate_proposals_total{result="sent_again"}"#), 2.0);
+    assert_eq!(value(&text, r#"quorate_proposals_total{result="unknown"}"#), 0.0);
     assert_eq!(value(&text, r#"quorate_session_attached_total{how="opened"}"#), 1.0);
     assert_eq!(value(&text, r#"quorate_session_detached_total{reason="too_slow"}"#), 1.0);
 }
@@ -119,4 +121,27 @@ fn series_carry_no_labels_but_their_own() {
         assert!(value(&text, "process_resident_memory_bytes") > 1e6);
         assert!(value(&text, "process_open_fds") > 2.0);
     }
+}
+
+#[test]
+fn what_is_documented_is_what_is_served() {
+    let metrics = Metrics::new(MemberId(1));
+    let tick = Duration::from_millis(1);
+    let _door = metrics.doors.of("client");
+    metrics.storage.fsync.record(tick);
+    metrics.ensemble.snapshot.record(tick);
+    metrics.ensemble.proposal.record(tick);
+    metrics.ensemble.peer_answered(MemberId(2), tick);
+    metrics.sessions.watch_delivery.record(tick);
+    let text = metrics.render(&Levels::default());
+
+    let served: BTreeSet<_> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    let docs = include_str!("../../../../docs/operations.md");
+    let section = docs.split("## Metrics").nth(1).unwrap().split("Worth an alarm").next().unwrap();
+    let quoted = section.split('`').skip(1).step_by(2);
+    let names = quoted.filter_map(|word| word.split('{').next()).filter(|word| word.contains('_'));
+    let documented: BTreeSet<_> =
+        names.filter(|name| name.starts_with("quorate_") || name.starts_with("process_")).collect();
+
+    assert_eq!(documented, served);
 }
