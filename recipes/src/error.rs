@@ -1,10 +1,10 @@
-//! What can go wrong in a recipe, beside what can go wrong in the client.
+//! What can go wrong with what is held, beside what can go wrong in the client.
 
 use std::time::Duration;
 
 use quorate::LostReason;
 
-/// The result of everything in this crate.
+/// The result of what locks and elections do.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why a recipe did not do what was asked.

@@ -8,7 +8,8 @@
 //! means that nothing acknowledged before has been missed. It is no task and decides nothing: its owner polls
 //! [`Mirror::next`] and takes what it needs from [`Mirror::nodes`].
 //!
-//! Bounds: as many nodes as there are below the roots, to the given depth; 64 reads are under way at a time.
+//! Bounds: as many nodes as there are below the roots, to the given depth; 64 reads are under way at a time; when
+//! more than [`PATHS_MAX`] nodes have changed everything is read again.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,6 +25,8 @@ use tokio::time::{Instant, sleep_until};
 
 /// Reads that are under way at a time.
 const READS_MAX: usize = 64;
+/// Changed nodes that are remembered one by one.
+const PATHS_MAX: usize = 4096;
 /// So often what has changed is read again before the mirror is given out although it goes on changing.
 const ROUNDS_MAX: usize = 16;
 
@@ -361,6 +364,9 @@ impl Root {
                     && let Stale::Paths(paths) = &mut self.stale
                 {
                     paths.insert(path);
+                    if paths.len() > PATHS_MAX {
+                        self.stale = Stale::Everything;
+                    }
                 }
                 Ok(())
             }

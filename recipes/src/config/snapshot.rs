@@ -103,17 +103,28 @@ impl ConfigSnapshot {
         snapshot
     }
 
+    /// Puts a stronger layer on top. A list is replaced as a whole, or it would be a mixture of two.
     fn overlay(&mut self, layer: BTreeMap<Key, Entry>) {
-        // A list is replaced as a whole, or it would be a mixture of two.
         for key in layer.keys() {
-            let list = key.list().unwrap_or_else(|| key.clone());
-            self.entries.retain(|below, _| {
-                let in_list =
-                    below.starts_with(&list) && matches!(below.parts.get(list.parts.len()), Some(Part::Index(_)));
-                !in_list && (below != &list || key == &list)
-            });
+            match key.list() {
+                Some(list) => {
+                    self.entries.remove(&list);
+                    self.remove_places(&list);
+                }
+                None => self.remove_places(key),
+            }
         }
         self.entries.extend(layer);
+    }
+
+    fn remove_places(&mut self, list: &Key) {
+        // Places come before names, so they are next to each other.
+        let first = list.child(Part::Index(0));
+        let is_place = |key: &Key| key.starts_with(list) && matches!(key.parts[list.parts.len()], Part::Index(_));
+        while let Some((key, _)) = self.entries.range(&first..).next().filter(|(key, _)| is_place(key)) {
+            let key = key.clone();
+            self.entries.remove(&key);
+        }
     }
 
     /// No change later than this is in it, and every earlier one is. It is a zxid, so all processes count alike.

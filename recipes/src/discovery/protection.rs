@@ -18,14 +18,15 @@ pub(super) type Listed = BTreeMap<String, Arc<Instance>>;
 pub(super) struct Protection {
     listed: Listed,
     held: Listed,
-    /// When what is held is let go.
+    /// Since when something is held, and when it is let go.
+    since: Option<Instant>,
     until: Option<Instant>,
     grace: Duration,
 }
 
 impl Protection {
     pub(super) fn new(grace: Duration) -> Self {
-        Self { listed: Listed::new(), held: Listed::new(), until: None, grace }
+        Self { listed: Listed::new(), held: Listed::new(), since: None, until: None, grace }
     }
 
     /// Takes in what is listed now. `shaken` says that our own session was lost a short time ago.
@@ -37,6 +38,7 @@ impl Protection {
         let most_at_once = vanished.len() > 1 && vanished.len() * 2 > were_up;
         if !vanished.is_empty() && (all_at_once || most_at_once) && !self.grace.is_zero() {
             self.held.extend(vanished);
+            self.since.get_or_insert(now);
             self.until = Some(now + self.grace);
         }
         self.held.retain(|node, _| !listed.contains_key(node));
@@ -50,8 +52,13 @@ impl Protection {
             self.held.clear();
         }
         if self.held.is_empty() {
-            self.until = None;
+            (self.since, self.until) = (None, None);
         }
+    }
+
+    /// Since when something is in view that is not listed any more.
+    pub(super) fn since(&self) -> Option<Instant> {
+        self.since
     }
 
     /// When [`Protection::release`] has something to do; none if nothing is held.
@@ -110,13 +117,14 @@ mod tests {
 
         protection.list(listed(&["b"]), false, now);
         assert_eq!(in_view(&protection), ["a", "b", "c"]);
+        assert_eq!((protection.since(), protection.until()), (Some(now), Some(now + GRACE)));
 
         protection.release(now + GRACE / 2);
         assert_eq!(in_view(&protection), ["a", "b", "c"]);
 
         protection.release(now + GRACE);
         assert_eq!(in_view(&protection), ["b"]);
-        assert_eq!(protection.until(), None);
+        assert_eq!((protection.since(), protection.until()), (None, None));
     }
 
     #[test]

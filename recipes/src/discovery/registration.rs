@@ -19,7 +19,7 @@ use super::{
 pub enum RegistrationState {
     /// The instance is not there yet, or not any more, and about to be.
     Pending,
-    /// The instance is there.
+    /// The instance is there, as far as the client has heard.
     Registered,
     /// Its path is held by somebody else, and the registration waits until it is free.
     Waiting {

@@ -8,7 +8,6 @@ use super::{
     DiscoveryError, InstanceBuilder, PayloadProfile, Registration, SPRING_ROOT,
     actor::{self, Desired},
     instance::{key, process_nonce},
-    json,
 };
 use crate::mirror::join;
 
@@ -21,7 +20,8 @@ pub enum OnConflict {
     /// long, so put a timeout around the registering.
     #[default]
     WaitForExpiry,
-    /// Fail with [`DiscoveryError::Conflict`].
+    /// Fail with [`DiscoveryError::Conflict`]. What an earlier session of this very process has left at the same
+    /// address is waited for nevertheless, for as long as it can outlive it.
     Fail,
     /// Take it from whoever holds it when the instance is registered first. If it is taken from us later, wait
     /// until it is free.
@@ -73,7 +73,6 @@ impl Registry {
         let mut instance = instance.build_for(&self.profile)?;
         instance.set_metadata(key::NONCE, Some(&process_nonce()));
         let path = join(&join(&self.base, instance.name()), instance.id());
-        tracing::debug!(path, bytes = json::write(&instance).len(), "registering");
         let registration = Registration::start(
             &self.client,
             path,

@@ -1,6 +1,6 @@
 //! Templates of addresses, as Curator stores them with an instance: `{scheme}://{address}:{port}`.
 
-use std::{borrow::Cow, fmt, str::FromStr};
+use std::{borrow::Cow, fmt, net::Ipv6Addr, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
@@ -69,7 +69,11 @@ fn value_of<'a>(instance: &'a Instance, variable: &str) -> Option<Cow<'a, str>> 
         "scheme" => Some(if instance.tls_port().is_some() { "https" } else { "http" }.into()),
         "name" => Some(instance.name().into()),
         "id" => Some(instance.id().into()),
-        "address" => instance.address().map(Cow::from),
+        // Java would leave the brackets out, and what comes of that is no address.
+        "address" => instance.address().map(|address| match address.parse::<Ipv6Addr>() {
+            Ok(_) => format!("[{address}]").into(),
+            Err(_) => address.into(),
+        }),
         "port" => instance.port().map(number),
         "ssl-port" => instance.tls_port().map(number),
         "registration-time-utc" => Some(instance.registered_at_ms().to_string().into()),
@@ -163,6 +167,13 @@ mod tests {
         for template in ["{scheme", "a}b", "{a{b}}", "{"] {
             assert!(template.parse::<UriSpec>().is_err(), "{template:?}");
         }
+    }
+
+    #[test]
+    fn an_ip6_address_is_put_into_brackets() {
+        let at: std::net::SocketAddr = "[fd00::7]:8080".parse().unwrap();
+
+        assert_eq!(Instance::builder("orders").http(at).build().unwrap().uri(), "http://[fd00::7]:8080");
     }
 
     #[test]

@@ -338,7 +338,7 @@ impl Watcher {
             all,
             skipped: self.bad.len(),
             settled_epoch: self.mirror.settled_epoch(),
-            doubted_since: self.doubted_since,
+            doubted_since: self.doubted_since.or(self.protection.since().map(Instant::into_std)),
         }
     }
 }
