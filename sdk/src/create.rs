@@ -245,6 +245,10 @@ impl<'a> Create<'a> {
                 }
                 Err(error) => error,
             };
+            // A client that is strict about its session gets no other, however long it tries.
+            if self.client.core.is_shut() {
+                return Err(error);
+            }
             if error.is_unknown_outcome()
                 && let Some(found) = self.find(parent, &prefix).await?
             {
