@@ -45,7 +45,8 @@ pub(crate) enum Patience {
     Once,
 }
 
-/// Stands in the line until it is granted; with [`Patience::Once`], `None` if it is not granted at once.
+/// Stands in the line until it is granted; with [`Patience::Once`], `None` if it is not granted at once. Fails with
+/// [`quorate::Error::Closed`] when the client is about to be closed.
 ///
 /// # Cancel safety
 /// Dropped at any point, it leaves no node.
@@ -55,14 +56,24 @@ pub(crate) async fn acquire(
     patience: Patience,
     tell: &mut (dyn FnMut(WaitEvent) + Send),
 ) -> Result<Option<Held>> {
-    if patience == Patience::Once {
-        return acquire_once(line, data).await;
+    let acquired = async {
+        match patience {
+            Patience::Once => acquire_once(line, data).await,
+            Patience::UntilGranted => acquire_in_turn(line, data, tell).await.map(Some),
+        }
+    };
+    match line.client().shutdown_token().run_until_cancelled(acquired).await {
+        Some(acquired) => acquired,
+        None => Err(quorate::Error::Closed.into()),
     }
+}
+
+async fn acquire_in_turn(line: &Line, data: Bytes, tell: &mut (dyn FnMut(WaitEvent) + Send)) -> Result<Held> {
     loop {
         // Another place means another mark in its name.
         let Some(place) = lasting(line.client(), || line.enter(data.clone())).await? else { continue };
         match stand(line, place, tell).await? {
-            Turn::Granted(hold) => return Ok(Some(hold)),
+            Turn::Granted(hold) => return Ok(hold),
             Turn::PlaceLost(reason) => tell(WaitEvent::Requeued { reason }),
         }
     }

@@ -120,6 +120,9 @@ impl Hold {
         });
         tracing::debug!(path = inner.path, token = %inner.token, "granted");
         let hold = Self { inner };
+        if own.is_revoked() {
+            revoked(&hold);
+        }
         client.spawn(watch_over(hold.handle(), own, states));
         Held(hold)
     }
@@ -276,9 +279,12 @@ impl Hold {
         self.inner.cancellation.cancel();
     }
 
-    /// From now on a revoker's word in the node is replaced by this again.
+    /// From now on a revoker's word in the node is replaced by this again. So is one that stands there already.
     pub(crate) fn keep_data(&self, data: Bytes) {
-        *self.inner.kept_data.lock() = Some(data);
+        let first = self.inner.kept_data.lock().replace(data).is_none();
+        if first && self.inner.revocation.is_cancelled() {
+            revoked(self);
+        }
     }
 
     /// Gives it up: the janitor deletes the node.

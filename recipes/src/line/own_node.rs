@@ -20,11 +20,17 @@ pub(super) struct OwnNode {
     /// None once nothing more is to be learned from it.
     watch: Option<WatchStream<DataEvent>>,
     token: FencingToken,
+    revoked: bool,
 }
 
 impl OwnNode {
     pub(super) fn new(client: &Client, path: &str, token: FencingToken) -> Self {
-        Self { watch: Some(client.watch(path).data()), token }
+        Self { watch: Some(client.watch(path).data()), token, revoked: false }
+    }
+
+    /// Whether [`Fate::Revoked`] has been told.
+    pub(super) fn is_revoked(&self) -> bool {
+        self.revoked
     }
 
     /// What has happened to it: first how it is, then each time it changes. Waits for ever when that cannot be
@@ -38,7 +44,10 @@ impl OwnNode {
                 Some(Ok(DataEvent::Value(node))) => {
                     return match &*node.data {
                         _ if node.stat.czxid != self.token.0 => Fate::Deleted,
-                        REVOKE => Fate::Revoked,
+                        REVOKE => {
+                            self.revoked = true;
+                            Fate::Revoked
+                        }
                         _ => Fate::Stands,
                     };
                 }
