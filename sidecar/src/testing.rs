@@ -326,7 +326,10 @@ impl TestEnsemble {
                 (status.leader, status.term)
             });
             let first = leaders.next()?;
-            leaders.all(|other| other == first).then_some(first.0?.0)
+            let leader = first.0?.0;
+            // Members go on naming one that died until they notice.
+            let lives = ensemble.running(leader).is_ok_and(|running| running.paused.is_none());
+            (lives && leaders.all(|other| other == first)).then_some(leader)
         })
         .await
     }
