@@ -24,7 +24,7 @@ use tempfile::TempDir;
 use tokio::{runtime, time::timeout};
 
 use crate::{
-    admin::{self, Status},
+    ensemble::Ensemble,
     eventually::{SOON, eventually},
     ports::free_address,
     process::{self, Process},
@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// A scenario that takes longer hangs.
-const SCENARIO_MAX: Duration = Duration::from_secs(300);
+pub(crate) const SCENARIO_MAX: Duration = Duration::from_secs(300);
 
 /// Lines of each member's output that a failed test prints.
 const LINES_SHOWN: usize = 80;
@@ -96,7 +96,7 @@ pub fn on_processes(options: Options, scenario: impl AsyncFnOnce(&mut Cluster) -
     let outcome = runtime.block_on(async {
         let mut cluster = Cluster::new(options).await?;
         let run = async {
-            cluster.start_all()?;
+            cluster.start_all().await?;
             cluster.all_ready().await?;
             scenario(&mut cluster).await
         };
@@ -132,16 +132,6 @@ impl Cluster {
         Ok(Self { options, directory: Some(directory), members, proxies, failed: false })
     }
 
-    /// The ids of the members.
-    pub fn ids(&self) -> Vec<u8> {
-        self.members.keys().copied().collect()
-    }
-
-    /// The ids of the members whose processes run, paused ones included.
-    pub fn running(&self) -> Vec<u8> {
-        self.members.iter().filter(|(_, member)| member.process.is_some()).map(|(id, _)| *id).collect()
-    }
-
     /// How it was set up.
     pub fn options(&self) -> &Options {
         &self.options
@@ -152,16 +142,6 @@ impl Cluster {
         &self.proxies
     }
 
-    /// Where clients find a member.
-    pub fn endpoint(&self, id: u8) -> String {
-        format!("http://{}", self.member(id).client_found_at)
-    }
-
-    /// Where clients find all members.
-    pub fn endpoints(&self) -> Vec<String> {
-        self.ids().into_iter().map(|id| self.endpoint(id)).collect()
-    }
-
     /// The clients' door of a member, past the proxy.
     pub fn client_door(&self, id: u8) -> SocketAddr {
         self.member(id).client
@@ -170,11 +150,6 @@ impl Cluster {
     /// The peers' door of a member, past the proxy.
     pub fn peer_door(&self, id: u8) -> SocketAddr {
         self.member(id).peer
-    }
-
-    /// The operators' door of a member.
-    pub fn admin_door(&self, id: u8) -> SocketAddr {
-        self.member(id).admin
     }
 
     /// The data directory of a member.
@@ -205,13 +180,6 @@ impl Cluster {
         arguments
     }
 
-    /// Starts a member that does not run. Returns at once: [`Cluster::ready`] waits until it serves.
-    pub fn start(&mut self, id: u8) -> Result<()> {
-        let mut command = process::command()?;
-        command.args(self.arguments(id));
-        self.start_with(id, command)
-    }
-
     /// Starts a member with a command of the test's own.
     pub fn start_with(&mut self, id: u8, command: std::process::Command) -> Result<()> {
         let member = self.member_mut(id);
@@ -221,23 +189,6 @@ impl Cluster {
         member.process = Some(process);
         self.proxies.know(id, process_id);
         Ok(())
-    }
-
-    /// Starts all members that do not run.
-    pub fn start_all(&mut self) -> Result<()> {
-        let running = self.running();
-        self.ids().into_iter().filter(|id| !running.contains(id)).try_for_each(|id| self.start(id))
-    }
-
-    /// Kills a member with -9: no flush, no goodbye.
-    pub fn kill(&mut self, id: u8) -> Result<()> {
-        self.take(id)?.kill();
-        Ok(())
-    }
-
-    /// Kills all that run, one right after the other.
-    pub fn kill_all(&mut self) -> Result<()> {
-        self.running().into_iter().try_for_each(|id| self.kill(id))
     }
 
     /// Asks a member to end (SIGTERM), and waits until it has.
@@ -257,111 +208,6 @@ impl Cluster {
             })
         });
         ended.await?
-    }
-
-    /// Stops a member where it stands (SIGSTOP).
-    pub fn pause(&self, id: u8) -> Result<()> {
-        self.process(id)?.pause()
-    }
-
-    /// Lets a stopped member go on.
-    pub fn resume(&self, id: u8) -> Result<()> {
-        self.process(id)?.resume()
-    }
-
-    /// Takes everything a member that does not run has on disk.
-    pub fn wipe(&mut self, id: u8) -> Result<()> {
-        let member = self.member(id);
-        ensure!(member.process.is_none(), "member {id} runs: its disk cannot be taken");
-        fs::remove_dir_all(&member.data).with_context(|| format!("wiping {}", member.data.display()))
-    }
-
-    /// Cuts a member off from the other members. Clients still reach it.
-    pub fn cut_off(&self, id: u8) -> Result<()> {
-        self.links(id)?.into_iter().for_each(|(from, to)| self.proxies.cut(from, to));
-        Ok(())
-    }
-
-    /// Lets a member reach the others again, and them it.
-    pub fn heal(&self, id: u8) -> Result<()> {
-        self.links(id)?.into_iter().for_each(|(from, to)| self.proxies.heal(from, to));
-        Ok(())
-    }
-
-    /// Where a member stands.
-    pub async fn status(&self, id: u8) -> Result<Status> {
-        admin::status(self.admin_door(id)).await
-    }
-
-    /// Waits until a member serves clients. Fails at once if it ends instead.
-    pub async fn ready(&mut self, id: u8) -> Result<()> {
-        let admin = self.admin_door(id);
-        let process = self.member_mut(id).process.as_mut().context("a member that does not run is never ready")?;
-        let ready = eventually(format!("member {id} is ready"), SOON, || {
-            let ended = process.ended();
-            async move {
-                if let Some(status) = ended? {
-                    return Ok(Err(anyhow!("member {id} ended with {status} instead of serving")));
-                }
-                match admin::get(admin, "/readyz").await? {
-                    (200, _) => Ok(Ok(())),
-                    (code, body) => bail!("{code} {body}"),
-                }
-            }
-        });
-        ready.await?
-    }
-
-    /// Waits until all members that run serve clients.
-    pub async fn all_ready(&mut self) -> Result<()> {
-        for id in self.running() {
-            self.ready(id).await?;
-        }
-        Ok(())
-    }
-
-    /// Waits until all members that run know the same leader, and returns it.
-    pub async fn leader(&self) -> Result<u8> {
-        let running = self.running();
-        let agreed = eventually("all members know the same leader", SOON, || async {
-            let mut leaders = Vec::new();
-            for id in &running {
-                leaders.push(self.status(*id).await?.leader);
-            }
-            match leaders.first() {
-                Some(Some(leader)) if leaders.iter().all(|other| other == &Some(*leader)) => Ok(*leader),
-                _ => bail!("members {running:?} say {leaders:?}"),
-            }
-        });
-        Ok(agreed.await?)
-    }
-
-    /// A member that runs and is not the leader.
-    pub async fn follower(&self) -> Result<u8> {
-        let leader = self.leader().await?;
-        self.running().into_iter().find(|id| *id != leader).context("no member follows")
-    }
-
-    /// Waits until all members that run have applied the same changes, and checks that their trees are equal.
-    pub async fn converged(&self) -> Result<Status> {
-        let running = self.running();
-        let statuses = eventually("all members have applied the same changes", SOON, || async {
-            let mut statuses = Vec::new();
-            for id in &running {
-                statuses.push(self.status(*id).await?);
-            }
-            let zxids: Vec<_> = statuses.iter().map(|status| status.zxid).collect();
-            ensure!(zxids.iter().all(|zxid| *zxid == zxids[0]), "members {running:?} are at {zxids:?}");
-            Ok(statuses)
-        });
-        let statuses = statuses.await?;
-        let digests: Vec<_> = statuses.iter().map(|status| status.digest.as_str()).collect();
-        ensure!(
-            digests.iter().all(|digest| *digest == digests[0]),
-            "members {running:?} differ at zxid {}: {digests:?}",
-            statuses[0].zxid
-        );
-        statuses.into_iter().next().context("no member runs")
     }
 
     fn links(&self, id: u8) -> Result<Vec<(Side, u8)>> {
@@ -404,6 +250,85 @@ impl Cluster {
             }
         }
         report
+    }
+}
+
+impl Ensemble for Cluster {
+    fn ids(&self) -> Vec<u8> {
+        self.members.keys().copied().collect()
+    }
+
+    fn running(&self) -> Vec<u8> {
+        self.members.iter().filter(|(_, member)| member.process.is_some()).map(|(id, _)| *id).collect()
+    }
+
+    fn endpoint(&self, id: u8) -> String {
+        format!("http://{}", self.member(id).client_found_at)
+    }
+
+    fn admin_door(&self, id: u8) -> SocketAddr {
+        self.member(id).admin
+    }
+
+    fn tick(&self) -> Duration {
+        Duration::from_millis(self.options.tick_ms)
+    }
+
+    fn election_timeout(&self) -> Duration {
+        Duration::from_millis(self.options.election_timeout_ms)
+    }
+
+    /// Returns at once: the process has begun.
+    async fn start(&mut self, id: u8) -> Result<()> {
+        let mut command = process::command()?;
+        command.args(self.arguments(id));
+        self.start_with(id, command)
+    }
+
+    /// With -9.
+    async fn kill(&mut self, id: u8) -> Result<()> {
+        self.take(id)?.kill();
+        Ok(())
+    }
+
+    async fn stop(&mut self, id: u8) -> Result<()> {
+        let status = self.terminate(id).await?;
+        ensure!(status.success(), "member {id} was asked to end and ended with {status}");
+        Ok(())
+    }
+
+    async fn wipe(&mut self, id: u8) -> Result<()> {
+        let member = self.member(id);
+        ensure!(member.process.is_none(), "member {id} runs: its disk cannot be taken");
+        fs::remove_dir_all(&member.data).with_context(|| format!("wiping {}", member.data.display()))
+    }
+
+    /// With SIGSTOP.
+    async fn pause(&mut self, id: u8) -> Result<()> {
+        self.process(id)?.pause()
+    }
+
+    async fn resume(&mut self, id: u8) -> Result<()> {
+        self.process(id)?.resume()
+    }
+
+    /// Needs [`Options::proxied`].
+    async fn cut_off(&mut self, id: u8) -> Result<()> {
+        self.links(id)?.into_iter().for_each(|(from, to)| self.proxies.cut(from, to));
+        Ok(())
+    }
+
+    async fn heal(&mut self, id: u8) -> Result<()> {
+        self.links(id)?.into_iter().for_each(|(from, to)| self.proxies.heal(from, to));
+        Ok(())
+    }
+
+    fn check_alive(&mut self, id: u8) -> Result<()> {
+        let process = self.member_mut(id).process.as_mut().with_context(|| format!("member {id} does not run"))?;
+        match process.ended()? {
+            Some(status) => bail!("member {id} ended with {status} instead of serving"),
+            None => Ok(()),
+        }
     }
 }
 
