@@ -62,11 +62,17 @@ impl EnsembleDisk {
         let identity = self.dir.identity();
         Credentials {
             disk_id: identity.disk_id,
-            incarnation: identity.incarnation,
+            incarnation: incarnation(identity.disk_id, identity.incarnation),
             joined: identity.joined,
             ensemble_id: identity.ensemble_id,
         }
     }
+}
+
+/// What tells the starts of a member apart. A disk that came back empty counts its starts from the beginning, and must
+/// not take what its predecessor proposed for its own when it reads that in the log: its id goes first.
+fn incarnation(disk_id: u64, start: u64) -> u64 {
+    disk_id << u32::BITS | start & u64::from(u32::MAX)
 }
 
 fn refused(error: impl std::error::Error) -> EnsembleError {

@@ -63,11 +63,19 @@ impl Members {
         }
     }
 
+    /// A new disk counts the starts of its member from the beginning: its lane begins anew too, or all it proposes
+    /// would be taken for repeats of what the old disk's member proposed.
     pub(crate) fn register(&mut self, member: MemberId, disk_id: u64, digest: &mut Digest) {
-        if let Some(old) = self.disks.insert(member, disk_id) {
+        let old = self.disks.insert(member, disk_id);
+        if let Some(old) = old {
             digest.remove(disk_item(member, old));
         }
         digest.add(disk_item(member, disk_id));
+        if old.is_some_and(|old| old != disk_id)
+            && let Some(lane) = self.lanes.remove(&member)
+        {
+            digest.remove(lane_item(member, lane.incarnation, lane.next_seq));
+        }
     }
 
     /// An ensemble that has a name keeps it.

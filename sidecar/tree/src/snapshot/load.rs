@@ -439,7 +439,7 @@ mod tests {
         check("no member has the id 256", |items| {
             head(items).lanes.push(LaneItem { member: 256, ..LaneItem::default() });
         });
-        check("session 0x0 cannot be", |items| session(items).id = 0);
+        check("session 0x0000000000000000 cannot be", |items| session(items).id = 0);
         check("cannot be", |items| session(items).id = 0xff << 56 | 1);
         check("twice", |items| items.insert(1, items[1].clone()));
         check("16 bytes", |items| session(items).password.push(0));

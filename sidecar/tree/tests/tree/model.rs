@@ -245,7 +245,9 @@ impl Model {
                 Ok(Reply::Done)
             }
             Op::RegisterMember { member, disk_id, ensemble_id } => {
-                self.disks.insert(*member, *disk_id);
+                if self.disks.insert(*member, *disk_id).is_some_and(|old| old != *disk_id) {
+                    self.lanes.remove(member);
+                }
                 self.ensemble_id.get_or_insert(*ensemble_id);
                 Ok(Reply::Done)
             }

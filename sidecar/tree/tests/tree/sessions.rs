@@ -266,6 +266,27 @@ fn a_member_has_the_disk_registered_last_and_the_ensemble_its_first_name() {
 }
 
 #[test]
+fn a_new_disk_of_a_member_has_a_new_lane() {
+    let mut driver = Driver::new();
+    let register = |disk_id| Op::RegisterMember { member: MemberId(2), disk_id, ensemble_id: 7 };
+    let alice = driver.open();
+    let op = Op::Create(create("/a", CreateMode::Persistent));
+    let command = |incarnation, seq| {
+        let lane = Lane { member: MemberId(2), incarnation, seq };
+        Command { lane, stamp_ms: 0, author: alice.clone(), op: op.clone() }
+    };
+    driver.own(register(20));
+    assert!(matches!(driver.tree.apply(&command(9, 1)), Applied::Fresh { .. }));
+
+    driver.own(register(20));
+    assert_eq!(driver.tree.apply(&command(9, 1)), Applied::Repeat);
+    driver.own(register(21));
+
+    assert_eq!(driver.tree.next_in_lane(MemberId(2), 3), Some(1));
+    assert!(matches!(driver.tree.apply(&command(3, 1)), Applied::Fresh { .. }));
+}
+
+#[test]
 fn a_refusal_is_an_outcome_like_any_other() {
     let mut driver = Driver::new();
     let alice = driver.open();
