@@ -23,13 +23,8 @@
 
 use std::{
     collections::BTreeMap,
-    net::Ipv4Addr,
     path::{Path, PathBuf},
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicU16, Ordering},
-        mpsc,
-    },
+    sync::{Arc, mpsc},
     thread::JoinHandle,
     time::Duration,
 };
@@ -50,6 +45,10 @@ use crate::{
     },
     sidecar::{Doors, Hooks, SidecarError},
 };
+
+mod ports;
+
+pub use ports::free_port;
 
 /// How long anything of the kit may take before it gives up with an error.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -80,7 +79,7 @@ pub struct TestEnsembleBuilder {
 #[non_exhaustive]
 pub enum TestError {
     /// The member could not be started.
-    #[error("member {member} could not be started: {source}")]
+    #[error("member {member} could not be started")]
     Start {
         /// Which one.
         member: u8,
@@ -594,23 +593,6 @@ fn run_member(
 
 fn http(address: &Address) -> String {
     format!("http://{address}")
-}
-
-/// A port nobody listens on. Not from the range the system gives to outgoing connections, so that a member that was
-/// killed finds its port free when it comes back.
-fn free_port() -> u16 {
-    const FIRST: u16 = 10_240;
-    const COUNT: u16 = 20_000;
-    static NEXT: OnceLock<AtomicU16> = OnceLock::new();
-
-    // Begins anywhere, so that test processes that run side by side seldom meet.
-    let next = NEXT.get_or_init(|| AtomicU16::new(rand::random_range(0..COUNT)));
-    loop {
-        let port = FIRST + next.fetch_add(1, Ordering::Relaxed) % COUNT;
-        if std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            return port;
-        }
-    }
 }
 
 fn failed(member: u8, source: SidecarError) -> TestError {
