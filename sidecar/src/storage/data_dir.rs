@@ -190,7 +190,7 @@ fn create_dir(path: &Path, sync: bool) -> Result<(), DataDirError> {
         // The name of a directory with acknowledged data must not vanish with the power.
         if sync { durable::sync_dir(durable::parent(&path.canonicalize()?)) } else { Ok(()) }
     };
-    create().map_err(|source| DataDirError::Io { action: "making", path: path.to_owned(), source })
+    create().map_err(|source| DataDirError::Io { action: "making the directory", path: path.to_owned(), source })
 }
 
 fn refuse_diverged(dir: &Path) -> Result<(), DataDirError> {
