@@ -32,6 +32,8 @@ pub struct Status {
     pub sessions: u64,
     /// Nodes.
     pub znodes: u64,
+    /// The members it knows.
+    pub members: Vec<MemberStatus>,
     /// The last log entry it applied.
     pub log_index: u64,
     /// The last log entry its newest snapshot contains.
@@ -40,6 +42,15 @@ pub struct Status {
     pub ready: bool,
     /// Why not.
     pub not_ready: Vec<String>,
+}
+
+/// A member as another one sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct MemberStatus {
+    /// Which one.
+    pub id: u8,
+    /// Whether it has a vote.
+    pub voter: bool,
 }
 
 /// Asks for a path and returns the HTTP status and the body.

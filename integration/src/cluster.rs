@@ -11,7 +11,7 @@ use std::{
     collections::BTreeMap,
     fmt::Write as _,
     fs,
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
     process::{ExitStatus, Output},
     sync::{Mutex, PoisonError},
@@ -20,13 +20,13 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use quorate_sidecar::testing::free_port;
 use tempfile::TempDir;
 use tokio::{runtime, time::timeout};
 
 use crate::{
     ensemble::Ensemble,
     eventually::{SOON, eventually},
-    ports::free_address,
     process::{self, Process},
     proxy::{Proxies, Side},
 };
@@ -106,7 +106,7 @@ pub fn on_processes(options: Options, scenario: impl AsyncFnOnce(&mut Cluster) -
         outcome
     });
     if let Err(error) = outcome {
-        panic!("{error:?}");
+        panic!("{error:#}");
     }
 }
 
@@ -176,6 +176,7 @@ impl Cluster {
         flag("admin-addr", member.admin.to_string());
         flag("tick-ms", self.options.tick_ms.to_string());
         flag("election-timeout-ms", self.options.election_timeout_ms.to_string());
+        flag("log-format", "human".into());
         arguments.extend(self.options.arguments.iter().cloned());
         arguments
     }
@@ -344,6 +345,11 @@ impl Drop for Cluster {
             }
         }
     }
+}
+
+/// An address on this machine that nobody listens on.
+fn free_address() -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()))
 }
 
 /// Runs a command of the binary until it ends, for starts that must be refused.

@@ -92,6 +92,21 @@ pub trait Ensemble {
         admin::status(self.admin_door(id)).await
     }
 
+    /// Waits until a member answers operators, whether it serves clients or not.
+    async fn started(&mut self, id: u8) -> Result<()> {
+        let admin = self.admin_door(id);
+        let started = eventually(format!("member {id} has started"), SOON, || {
+            let alive = self.check_alive(id);
+            async move {
+                if alive.is_err() {
+                    return Ok(alive);
+                }
+                admin::get(admin, "/livez").await.map(|_| Ok(()))
+            }
+        });
+        started.await?
+    }
+
     /// Waits until a member serves clients.
     async fn ready(&mut self, id: u8) -> Result<()> {
         let admin = self.admin_door(id);
@@ -118,6 +133,22 @@ pub trait Ensemble {
         Ok(())
     }
 
+    /// Waits until all members that run count a member among the voters. One whose disk was replaced serves before it
+    /// has its vote back, and until then the ensemble survives no further loss.
+    async fn votes(&self, id: u8) -> Result<()> {
+        let votes = eventually(format!("member {id} has a vote"), SOON, || async {
+            for other in self.running() {
+                let members = self.status(other).await?.members;
+                ensure!(
+                    members.iter().any(|member| member.id == id && member.voter),
+                    "member {other} says {members:?}"
+                );
+            }
+            anyhow::Ok(())
+        });
+        Ok(votes.await?)
+    }
+
     /// Waits until all members that run know the same leader, and returns it.
     async fn leader(&self) -> Result<u8> {
         self.leader_of(&self.running()).await
@@ -136,6 +167,17 @@ pub trait Ensemble {
             }
         });
         Ok(agreed.await?)
+    }
+
+    /// Waits until these members know the same leader, and it is another one than before.
+    async fn successor(&self, before: u8, members: &[u8]) -> Result<u8> {
+        let succeeded = eventually(format!("members {members:?} follow another one than {before}"), SOON, || async {
+            match self.leader_of(members).await? {
+                leader if leader == before => bail!("they follow it still"),
+                leader => Ok(leader),
+            }
+        });
+        Ok(succeeded.await?)
     }
 
     /// A member that runs and is not the leader.

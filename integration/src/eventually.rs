@@ -60,6 +60,21 @@ where
     }
 }
 
+/// Looks with `probe` for some time, and fails if it is ever `Ok`.
+///
+/// `what` completes the sentence "it came to pass that ...". A time that is too short can hide a fault, and never
+/// invents one.
+pub async fn never<T, E, F>(what: &str, during: Duration, probe: impl FnMut() -> F) -> anyhow::Result<()>
+where
+    F: Future<Output = Result<T, E>>,
+    E: fmt::Display,
+{
+    match eventually(what, during, probe).await {
+        Ok(_) => anyhow::bail!("it came to pass that {what}"),
+        Err(_) => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -83,6 +98,16 @@ mod tests {
 
         let message = late.expect_err("they do not").to_string();
         assert_eq!(message, "waited 50ms in vain until pigs fly; at last: they walk");
+    }
+
+    #[tokio::test]
+    async fn what_must_never_come_to_pass_is_reported_if_it_does() {
+        let brief = Duration::from_millis(50);
+
+        never("they walk", brief, async || Err::<(), _>("they do not")).await.unwrap();
+        let error = never("they fly", brief, async || Ok::<_, &str>(())).await.unwrap_err();
+
+        assert_eq!(error.to_string(), "it came to pass that they fly");
     }
 
     #[tokio::test]

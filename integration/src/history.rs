@@ -138,6 +138,11 @@ impl<C: Clone, R: Clone> Recorder<C, R> {
 }
 
 impl<C, R> Recorder<C, R> {
+    /// How many operations have been answered until now.
+    pub fn answered(&self) -> usize {
+        self.lock().iter().flatten().filter(|operation| !operation.outcome.is_unknown()).count()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Slots<C, R>> {
         self.operations.lock().expect("nothing panics while it holds the history")
     }

@@ -29,7 +29,7 @@ pub fn in_process(scenario: impl AsyncFnOnce(&mut Local) -> Result<()>) {
         scenario.await.unwrap_or_else(|_| Err(anyhow!("it hangs for {SCENARIO_MAX:?}")))
     });
     if let Err(error) = outcome {
-        panic!("{error:?}");
+        panic!("{error:#}");
     }
 }
 

@@ -234,17 +234,21 @@ fn owns_socket(process: u32, inode: u64) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
+    use quorate_sidecar::testing::free_port;
     use tokio::time::timeout;
 
     use super::*;
-    use crate::{eventually::SOON, ports::free_address};
+    use crate::eventually::SOON;
 
     /// How long something that must not come is waited for. Too short a time can only hide a fault, not invent one.
     const QUIET: Duration = Duration::from_millis(50);
 
     /// A connection from this process through a proxy, both ends of it.
     async fn connected(proxies: &mut Proxies) -> (TcpStream, TcpStream) {
-        let (door, behind) = (free_address(), TcpListener::bind(free_address()).await.unwrap());
+        let door = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+        let behind = TcpListener::bind((Ipv4Addr::LOCALHOST, free_port())).await.unwrap();
         proxies.open(door, 1, behind.local_addr().unwrap(), true).await.unwrap();
         let mut near = TcpStream::connect(door).await.unwrap();
         let (mut far, _) = timeout(SOON, behind.accept()).await.unwrap().unwrap();
