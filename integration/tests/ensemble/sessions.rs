@@ -113,7 +113,7 @@ fn the_ephemerals_of_a_dead_client_go_after_its_timeout_and_not_before() {
 
 /// A leader that dies takes no session with it: its successor grants each a full timeout.
 async fn sessions_survive_the_leader(ensemble: &mut impl Ensemble) -> Result<()> {
-    let session_timeout = ensemble.tick() * 4;
+    let session_timeout = ensemble.tick() * 10;
     let mut clients = Vec::new();
     for index in 0..20 {
         let client = connect(ensemble.endpoints(), session_timeout).await?;
