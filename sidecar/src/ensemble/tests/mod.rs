@@ -36,6 +36,7 @@ mod failing_disk;
 mod failover;
 mod forming;
 mod joining;
+mod measure;
 mod sessions;
 mod snapshots;
 
@@ -55,6 +56,7 @@ struct Cluster {
     places: BTreeMap<u8, Place>,
     peers: BTreeMap<MemberId, String>,
     snapshot_log_bytes_min: u64,
+    synced: bool,
 }
 
 /// What outlives a member.
@@ -81,7 +83,7 @@ impl Cluster {
             peers.insert(MemberId(member), format!("127.0.0.1:{}", free_port()));
             places.insert(member, Place { data_dir: tempfile::tempdir().unwrap(), running: None });
         }
-        Self { places, peers, snapshot_log_bytes_min: SNAPSHOT_LOG_BYTES_MIN }
+        Self { places, peers, snapshot_log_bytes_min: SNAPSHOT_LOG_BYTES_MIN, synced: false }
     }
 
     /// Members that all serve.
@@ -123,7 +125,7 @@ impl Cluster {
         let replica = Arc::new(replica(id));
         let bounds = Bounds { connections_max: 100, connections_per_address_max: 0 };
         let door = Door::bind("peer", &address, bounds, Metrics::new(id).doors.of("peer")).await.unwrap();
-        let options = DiskOptions { unsynced: true, on_flush: None };
+        let options = DiskOptions { unsynced: !self.synced, on_flush: None };
         let disk = EnsembleDisk::open(place.data_dir.path(), id, options).await.unwrap();
         let ensemble = Ensemble::start(config, disk, replica.clone(), door).await?;
         place.running = Some(Running { ensemble, replica, faults });
