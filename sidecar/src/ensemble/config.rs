@@ -65,7 +65,28 @@ impl EnsembleConfig {
 
     /// Hash of what members must agree on, for a quick comparison.
     pub(crate) fn list_hash(&self) -> u64 {
-        xxhash_rust::xxh3::xxh3_64(format!("{} {:?}", self.list(), self.limits).as_bytes())
+        // All of them, by name: a new one must come in here.
+        let Limits {
+            node_bytes_max,
+            path_bytes_max,
+            multi_ops_max,
+            sessions_max,
+            session_outcomes_max,
+            session_outcome_bytes_max,
+            acl_entries_max,
+            client_name_bytes_max,
+        } = self.limits;
+        let limits = [
+            node_bytes_max,
+            path_bytes_max,
+            multi_ops_max,
+            sessions_max,
+            session_outcomes_max,
+            session_outcome_bytes_max,
+            acl_entries_max,
+            client_name_bytes_max,
+        ];
+        xxhash_rust::xxh3::xxh3_64(format!("{} {limits:?}", self.list()).as_bytes())
     }
 
     /// The Raft crate's settings.
@@ -113,10 +134,14 @@ impl Timing {
         self.election / 20
     }
 
-    /// A connection on which nothing is heard for this long is asked for a sign of life, and closed if it gives none
-    /// within as long.
+    /// A connection on which nothing is heard for this long is asked for a sign of life.
     pub(crate) fn ping(self) -> Duration {
         self.election / 2
+    }
+
+    /// A connection that gives no sign of life within this is closed.
+    pub(crate) fn ping_timeout(self) -> Duration {
+        self.election
     }
 
     /// How long a call that should be answered at once may take.

@@ -57,8 +57,9 @@ pub(crate) const LEADER_LANE: MemberId = MemberId(0);
 /// One log entry carries at most this many bytes of proposals, or a single proposal.
 pub(crate) const ENTRY_BYTES_MAX: usize = 1024 * 1024;
 
-/// Log entries that are not applied yet. More would only make batches smaller.
-pub(crate) const ENTRIES_IN_FLIGHT_MAX: usize = 4;
+/// Log entries that are not applied yet: one on its way to the disks, one that is made meanwhile. More would make
+/// batches smaller, and were measured to be no faster.
+pub(crate) const ENTRIES_IN_FLIGHT_MAX: usize = 2;
 
 /// How often sessions are looked at.
 const EXPIRY_PERIOD: Duration = Duration::from_millis(50);
@@ -608,12 +609,11 @@ impl LeaderTask {
         if sessions.is_empty() {
             return sessions;
         }
+        let overdue: HashSet<SessionId> = reign.overdue.iter().map(|overdue| overdue.session).collect();
         self.replica.read(|tree| {
             sessions.retain(|session| {
                 let session = SessionId(*session);
-                let ending = reign.expiring.contains_key(&session)
-                    || reign.overdue.iter().any(|overdue| overdue.session == session);
-                ending || has_ended(tree, session)
+                reign.expiring.contains_key(&session) || overdue.contains(&session) || has_ended(tree, session)
             });
         });
         sessions
@@ -653,7 +653,8 @@ impl LeaderTask {
     }
 
     fn reap(&self, reign: &mut Reign) {
-        if !reign.settled || !reign.own_unsent.is_empty() {
+        // Those that were found due before would be found again.
+        if !reign.settled || reign.own.oldest().is_some() {
             return;
         }
         let share = REAPED_PER_MINUTE_MAX * self.reap_period.as_millis().min(60_000) as u64 / 60_000;

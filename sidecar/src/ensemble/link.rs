@@ -66,7 +66,7 @@ impl PeerLink {
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .http2_keep_alive_interval(timing.ping())
-            .keep_alive_timeout(timing.ping())
+            .keep_alive_timeout(timing.ping_timeout())
             .keep_alive_while_idle(true);
         let client = || {
             let channel = endpoint.connect_with_connector_lazy(sockets.connector(peer, address));

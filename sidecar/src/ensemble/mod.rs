@@ -13,9 +13,11 @@
 use std::{
     collections::BTreeMap,
     future::Future,
+    panic::AssertUnwindSafe,
     sync::{Arc, atomic::AtomicU64},
 };
 
+use futures_util::{FutureExt, StreamExt, future::BoxFuture};
 use openraft::{ServerState, async_runtime::watch::WatchReceiver};
 use parking_lot::Mutex;
 use quorate_proto::peer::peer_server::PeerServer;
@@ -89,6 +91,9 @@ pub(crate) use disk::{DiskOptions, EnsembleDisk};
 pub(crate) use faults::Faults;
 pub(crate) use status::{MemberStatus, NotReady, Readiness, Role, Status};
 pub(crate) use touches::TouchError;
+
+/// Calls that a peer gave up before this member saw them; more, and the connection is closed and made anew.
+const RESETS_PENDING_MAX: usize = 1024;
 
 /// A member's part in the agreement. Clones are handles to the same part.
 #[derive(Clone, Debug)]
@@ -210,6 +215,16 @@ impl Ensemble {
             return Err(refused);
         }
 
+        let spawn = |name: &'static str, task: BoxFuture<'static, ()>| {
+            let failure = failure.clone();
+            // A part that fell over leaves a member that only looks alive: the whole member ends, and says why.
+            tasks.spawn(AssertUnwindSafe(task).catch_unwind().map(move |ended| {
+                if ended.is_err() {
+                    failure.fail(EnsembleError::Failed(format!("the task {name:?} of this member fell over")));
+                }
+            }));
+        };
+
         let (leadership_sender, leadership) = watch::channel(Leadership::default());
         let (contact_sender, contact) = watch::channel(Contact::default());
         let (readiness_sender, readiness) = watch::channel(Readiness { missing: vec![NotReady::NoLeader] });
@@ -245,7 +260,7 @@ impl Ensemble {
             timing,
             reap_period: config.reap_period,
         };
-        tasks.spawn(leader_task.run(stop.clone()));
+        spawn("leader", leader_task.run(stop.clone()).boxed());
         let forwarder = Forwarder {
             lane: lane.clone(),
             touches: touches.clone(),
@@ -259,7 +274,7 @@ impl Ensemble {
             timing,
             tasks: tasks.clone(),
         };
-        tasks.spawn(forwarder.run(leadership.clone(), stop.clone()));
+        spawn("forwarder", forwarder.run(leadership.clone(), stop.clone()).boxed());
         let service = PeerService {
             raft: raft.clone(),
             standing: standing.clone(),
@@ -272,7 +287,7 @@ impl Ensemble {
             tasks: tasks.clone(),
             stop: stop.clone(),
         };
-        tasks.spawn(serve_peers(door, sockets, service, timing, stop.clone()));
+        spawn("peer door", serve_peers(door, sockets, service, timing, stop.clone()).boxed());
         let bootstrap = bootstrap::Bootstrap {
             raft: raft.clone(),
             standing: standing.clone(),
@@ -280,7 +295,7 @@ impl Ensemble {
             leadership: leadership.clone(),
             timing,
         };
-        tasks.spawn(bootstrap.run(stop.clone()));
+        spawn("bootstrap", bootstrap.run(stop.clone()).boxed());
         let keeper = membership::MembershipKeeper {
             raft: raft.clone(),
             replica: replica.clone(),
@@ -291,10 +306,10 @@ impl Ensemble {
             leadership: leadership.clone(),
             timing,
         };
-        tasks.spawn(keeper.run(stop.clone()));
+        spawn("membership", keeper.run(stop.clone()).boxed());
         let exchange =
             DigestExchange { marks: digests.clone(), links, dir: dir.clone(), failure: failure.clone(), timing };
-        tasks.spawn(exchange.run(stop.clone()));
+        spawn("digest exchange", exchange.run(stop.clone()).boxed());
         let hand_over = HandOver {
             raft: raft.clone(),
             standing: standing.clone(),
@@ -314,7 +329,7 @@ impl Ensemble {
             metrics: config.metrics.clone(),
             requests,
         };
-        tasks.spawn(compactor.run(stop.clone()));
+        spawn("compactor", compactor.run(stop.clone()).boxed());
         let watcher = readiness::ReadinessWatcher {
             standing: standing.clone(),
             disks: disks.clone(),
@@ -325,7 +340,7 @@ impl Ensemble {
             readiness: readiness_sender,
             timing,
         };
-        tasks.spawn(watcher.run(stop.clone()));
+        spawn("readiness", watcher.run(stop.clone()).boxed());
 
         let parts = Parts {
             raft,
@@ -533,8 +548,6 @@ fn links(
 }
 
 async fn serve_peers(door: Door, sockets: PeerSockets, service: PeerService, timing: Timing, stop: CancellationToken) {
-    use futures_util::StreamExt;
-
     let incoming =
         door.into_incoming().map(move |connection| connection.map(|connection| sockets.accepted(connection)));
     let service = PeerServer::new(service)
@@ -544,7 +557,9 @@ async fn serve_peers(door: Door, sockets: PeerSockets, service: PeerService, tim
         .initial_stream_window_size(link::STREAM_WINDOW_BYTES)
         .initial_connection_window_size(link::CONNECTION_WINDOW_BYTES)
         .http2_keepalive_interval(Some(timing.ping()))
-        .http2_keepalive_timeout(Some(timing.ping()))
+        .http2_keepalive_timeout(Some(timing.ping_timeout()))
+        // A member that stood still finds all the calls that were given up meanwhile; that is no attack.
+        .http2_max_pending_accept_reset_streams(Some(RESETS_PENDING_MAX))
         .add_service(service)
         .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
         .await;

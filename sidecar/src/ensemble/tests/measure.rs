@@ -45,18 +45,13 @@ async fn measure(cluster: &Cluster, name: &str, member: u8, writers: usize) {
             took
         });
     }
-    tokio::time::sleep_until(begin).await;
-    let flushes = cluster.member(member).ensemble.parts.log.flushes();
-    tokio::time::sleep_until(begin + WINDOW).await;
-    let flushes = cluster.member(member).ensemble.parts.log.flushes() - flushes;
     let mut took: Vec<Duration> = tasks.join_all().await.into_iter().flatten().collect();
     took.sort_unstable();
     let of = |share: f64| took[(took.len() as f64 * share) as usize % took.len()];
     println!(
-        "{name:8} {writers:5} writers: {:7.0}/s p50 {:?} p99 {:?}, {:.0} flushes/s",
+        "{name:8} {writers:5} writers: {:7.0}/s p50 {:?} p99 {:?}",
         took.len() as f64 / WINDOW.as_secs_f64(),
         of(0.5),
         of(0.99),
-        flushes as f64 / WINDOW.as_secs_f64(),
     );
 }
