@@ -166,37 +166,43 @@ async fn the_first_value_must_be_good() {
 
 #[tokio::test]
 async fn keys_that_are_changed_in_one_step_change_as_one() {
-    const KEYS: usize = 12;
-    const ROUNDS: usize = 25;
+    // More than are read at a time, and several steps while they are read.
+    const KEYS: usize = 200;
+    const BURSTS: usize = 8;
+    const STEPS: usize = 4;
     let ensemble = ensemble(3).await;
     let (reader, writer) = (client(&ensemble).await, client(&ensemble).await);
-    let written = orders(&writer).await;
-    let edit = |round: usize| {
-        let keys = (0..KEYS).map(|key| format!("batch.k{key}"));
-        keys.fold(written.edit(), |edit, key| edit.set(key, round)).commit()
-    };
-    edit(0).await.unwrap();
+    let keys = (0..KEYS).map(|key| format!("batch.k{key}"));
+    let first = keys.clone().fold(orders(&writer).await.edit(), |edit, key| edit.set(key, 0));
+    first.commit().await.unwrap();
     let config = orders(&reader).await;
     let mut changes = config.changes();
 
-    let reading = tokio::spawn(async move {
-        let mut seen = 0;
-        while seen != ROUNDS - 1 {
-            let change = next(&mut changes).await;
-            let snapshot = config.snapshot();
-            let values: Vec<usize> = (0..KEYS).map(|key| snapshot.get(&format!("batch.k{key}")).unwrap()).collect();
-            assert!(values.iter().all(|value| *value == values[0]), "half of an edit: {values:?}");
-            assert_eq!((change.added.len(), change.changed.len(), change.removed.len()), (0, KEYS, 0));
-            assert!(values[0] > seen);
-            seen = values[0];
-        }
-    });
-    for round in 1..ROUNDS {
-        soon("an edit", edit(round)).await.unwrap();
-        // Whoever made it sees it at once.
-        assert_eq!(written.get::<usize>("batch.k0").unwrap(), round);
+    let mut last = 0;
+    for _ in 0..BURSTS {
+        let writing = async {
+            for _ in 0..STEPS {
+                last += 1;
+                let paths = keys.clone().map(|key| format!("/config/orders/{key}"));
+                let step = paths.fold(writer.txn(), |txn, path| txn.set(path, last.to_string()));
+                soon("a step", step.commit()).await.unwrap();
+            }
+        };
+        let reading = async {
+            loop {
+                let change = next(&mut changes).await;
+                let snapshot = config.snapshot();
+                let values: Vec<usize> = keys.clone().map(|key| snapshot.get(&key).unwrap()).collect();
+                assert!(values.iter().all(|value| *value == values[0]), "half of a step: {values:?}");
+                assert_eq!((change.added.len(), change.changed.len(), change.removed.len()), (0, KEYS, 0));
+                if values[0] % STEPS == 0 {
+                    break;
+                }
+            }
+        };
+        tokio::join!(writing, reading);
     }
-    soon("the last edit to be seen", reading).await.unwrap();
+    assert_eq!(config.get::<usize>("batch.k0").unwrap(), BURSTS * STEPS);
 }
 
 #[tokio::test]
@@ -285,6 +291,7 @@ async fn edits_reach_the_context_they_are_meant_for_and_leave_nothing_behind() {
     let config = orders(&client).await;
 
     let revision = config.edit().profile("prod").set("db.pool.max", 2).commit().await.unwrap();
+    // Whoever made it sees it at once.
     assert!(config.revision() >= revision);
     assert_eq!(client.get("/config/orders,prod/db.pool.max").await.unwrap().data, "2");
     assert_eq!(config.get::<u8>("db.pool.max").unwrap(), 2);

@@ -42,8 +42,8 @@
 //! # Ok(()) }
 //! ```
 //!
-//! **What is promised.** A change shows once, and a step that changes several keys shows as one. What is the same
-//! after a reconnect is no change. The newest state is never missed. Settings that make no valid value are
+//! **What is promised.** A change shows once, and a step that changes several keys shows as one, unless settings
+//! change faster than they can be read for long. What is the same after a reconnect is no change. The newest state is never missed. Settings that make no valid value are
 //! reported, and the last good value stays.
 //!
 //! What this is not: a place for secrets (values are not encrypted), for history, or for flags.
@@ -134,7 +134,7 @@ impl ConfigBuilder {
     }
 
     /// How long changes are gathered before they are read, for those who make several one by one. Default:
-    /// 300 ms. Changes that are made in one step show as one in any case.
+    /// 300 ms. Changes that are made in one step show as one without it.
     pub fn debounce(mut self, debounce: Duration) -> Self {
         self.debounce = debounce;
         self
