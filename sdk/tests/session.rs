@@ -109,11 +109,11 @@ async fn numbers_the_ensemble_does_not_know_are_given_anew() {
     let call = tokio::spawn(async move {
         // Answered by the member alone, without a trace in the log.
         let refused = client.set("/a", "1").await;
-        assert!(matches!(refused, Err(Error::DiskFull)), "{refused:?}");
+        assert!(matches!(refused, Err(Error::LimitExceeded { .. })), "{refused:?}");
         client.set("/b", "2").await.unwrap().version
     });
     let (_, a) = conn.write().await;
-    conn.refused(&a, v1::Refusal::DiskFull).await;
+    conn.refused(&a, v1::Refusal::LimitExceeded).await;
     let (number, b) = conn.write().await;
     assert_eq!((number, b.answered), (2, 1));
     conn.refused(&b, v1::Refusal::Gap).await;
@@ -125,6 +125,60 @@ async fn numbers_the_ensemble_does_not_know_are_given_anew() {
     assert_eq!((number, b.answered, path(&b)), (1, 0, "/b"));
     conn.stat(&b, 5).await;
     assert_eq!(soon("the answer", call).await.unwrap(), 5);
+}
+
+#[tokio::test]
+async fn a_declined_write_leaves_its_number_to_the_next_once_all_are_answered() {
+    let mut peer = Peer::start().await;
+    let (client, mut conn) = peer.opened(peer.client()).await;
+    let set = |path: &'static str| {
+        let client = client.clone();
+        tokio::spawn(async move { client.set(path, "x").await })
+    };
+    let ok = set("/ok");
+    let (_, request) = conn.write().await;
+    conn.stat(&request, 1).await;
+    soon("the answer", ok).await.unwrap().unwrap();
+    let (first, second) = (set("/2"), set("/3"));
+    let (two, three) = (conn.write().await, conn.write().await);
+    assert_eq!((two.0, three.0), (2, 3));
+
+    conn.refused(&two.1, v1::Refusal::DiskFull).await;
+    assert!(matches!(soon("the answer", first).await.unwrap(), Err(Error::DiskFull)));
+    // Held back, and what stands behind it too, while a write is under way.
+    let held = set("/4");
+    conn.stays_silent(Duration::from_millis(30)).await;
+    conn.refused(&three.1, v1::Refusal::DiskFull).await;
+    assert!(matches!(soon("the answer", second).await.unwrap(), Err(Error::DiskFull)));
+
+    let (number, request) = conn.write().await;
+    assert_eq!((number, path(&request), request.answered), (2, "/4", 1));
+    conn.stat(&request, 1).await;
+    soon("the answer", held).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_stream_that_breaks_among_declined_writes_goes_on_from_the_declined_number() {
+    let mut peer = Peer::start().await;
+    let (client, mut conn) = peer.opened(peer.client()).await;
+    let set = |path: &'static str| {
+        let client = client.clone();
+        tokio::spawn(async move { client.set(path, "x").await })
+    };
+    let (first, second) = (set("/1"), set("/2"));
+    let one = conn.write().await.1;
+    conn.write().await;
+    conn.refused(&one, v1::Refusal::DiskFull).await;
+    assert!(matches!(soon("the answer", first).await.unwrap(), Err(Error::DiskFull)));
+
+    drop(conn);
+    let mut conn = peer.stream().await;
+    conn.attached(1).await;
+
+    let (number, request) = conn.write().await;
+    assert_eq!((number, path(&request)), (1, "/2"));
+    conn.stat(&request, 1).await;
+    soon("the answer", second).await.unwrap().unwrap();
 }
 
 #[tokio::test]
