@@ -130,6 +130,22 @@ impl Client {
     }
 
     /// Every change of state from now on, none left out.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let ensemble = quorate_sidecar::testing::TestEnsemble::start(1).await?;
+    /// # let client = quorate::Client::builder(ensemble.endpoints()).connect().await?;
+    /// use futures_util::StreamExt;
+    /// use quorate::{ChangeReason, SessionState};
+    ///
+    /// let mut states = client.states();
+    /// client.close(std::time::Duration::from_secs(5)).await?;
+    /// let change = states.next().await.expect("the end is a change too");
+    /// assert_eq!((change.to, change.reason), (SessionState::Closed, ChangeReason::Closed));
+    /// # ensemble.shutdown().await;
+    /// # Ok(()) }
+    /// ```
     pub fn states(&self) -> StateStream {
         self.core.states.subscribe()
     }
@@ -159,21 +175,71 @@ impl Client {
     }
 
     /// Creates a node.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let ensemble = quorate_sidecar::testing::TestEnsemble::start(1).await?;
+    /// # let client = quorate::Client::builder(ensemble.endpoints()).connect().await?;
+    /// use quorate::CreateMode;
+    ///
+    /// client.create("/plain").data("x").await?;
+    /// client.create("/deep/down").parents().await?;
+    /// let first = client.create("/deep/item-").mode(CreateMode::EphemeralSequential).protected().await?;
+    /// assert_eq!(first.stat.ephemeral_owner, client.session().map(|session| session.id()));
+    /// # ensemble.shutdown().await;
+    /// # Ok(()) }
+    /// ```
     pub fn create<'a>(&'a self, path: &'a str) -> Create<'a> {
         Create::new(self, path)
     }
 
     /// Reads the data of a node.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let ensemble = quorate_sidecar::testing::TestEnsemble::start(1).await?;
+    /// # let client = quorate::Client::builder(ensemble.endpoints()).connect().await?;
+    /// assert_eq!(client.get("/missing").opt().await?, None);
+    /// client.create("/a").data("x").await?;
+    /// assert_eq!(client.get("/a").linearizable().await?.data, "x");
+    /// # ensemble.shutdown().await;
+    /// # Ok(()) }
+    /// ```
     pub fn get<'a>(&'a self, path: &'a str) -> Get<'a> {
         Get::new(self, path)
     }
 
     /// Sets the data of a node.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let ensemble = quorate_sidecar::testing::TestEnsemble::start(1).await?;
+    /// # let client = quorate::Client::builder(ensemble.endpoints()).connect().await?;
+    /// let stat = client.set("/settings/color", "red").or_create().await?;
+    /// client.set("/settings/color", "blue").version(stat.version).await?;
+    /// # ensemble.shutdown().await;
+    /// # Ok(()) }
+    /// ```
     pub fn set<'a>(&'a self, path: &'a str, data: impl Into<Bytes>) -> Set<'a> {
         Set::new(self, path, data.into())
     }
 
     /// Deletes a node.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let ensemble = quorate_sidecar::testing::TestEnsemble::start(1).await?;
+    /// # let client = quorate::Client::builder(ensemble.endpoints()).connect().await?;
+    /// client.create("/a/b/c").parents().await?;
+    /// client.delete("/a").recursive().await?;
+    /// assert_eq!(client.exists("/a").await?, None);
+    /// # ensemble.shutdown().await;
+    /// # Ok(()) }
+    /// ```
     pub fn delete<'a>(&'a self, path: &'a str) -> Delete<'a> {
         Delete::new(self, path)
     }
@@ -209,6 +275,23 @@ impl Client {
     }
 
     /// Watches a node, or what is below it.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let ensemble = quorate_sidecar::testing::TestEnsemble::start(1).await?;
+    /// # let client = quorate::Client::builder(ensemble.endpoints()).connect().await?;
+    /// use futures_util::StreamExt;
+    /// use quorate::DataEvent;
+    ///
+    /// let mut color = client.watch("/color").data();
+    /// assert_eq!(color.next().await.expect("it goes on")?, DataEvent::Absent);
+    /// client.create("/color").data("red").await?;
+    /// let Some(Ok(DataEvent::Value(node))) = color.next().await else { panic!("it exists now") };
+    /// assert_eq!(node.data, "red");
+    /// # ensemble.shutdown().await;
+    /// # Ok(()) }
+    /// ```
     pub fn watch<'a>(&'a self, path: &'a str) -> WatchBuilder<'a> {
         WatchBuilder::new(self, path)
     }

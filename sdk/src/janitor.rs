@@ -59,6 +59,23 @@ impl Release {
 }
 
 /// The client's janitor; from [`Client::janitor`](crate::Client::janitor).
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let ensemble = quorate_sidecar::testing::TestEnsemble::start(1).await?;
+/// # let client = quorate::Client::builder(ensemble.endpoints()).connect().await?;
+/// use quorate::Release;
+///
+/// let slot = client.janitor().reserve().await?;
+/// let created = client.create("/held-by-").ephemeral().sequential().await?;
+/// let guard = slot.on_drop(Release::node(&created.path));
+/// drop(guard); // anywhere, also without a runtime
+/// client.janitor().idle().await;
+/// assert_eq!(client.exists(&created.path).await?, None);
+/// # ensemble.shutdown().await;
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Janitor {
     releases: mpsc::Sender<Job>,

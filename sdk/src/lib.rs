@@ -1,13 +1,17 @@
 //! Async client of a Quorate ensemble.
 //!
-//! ```no_run
-//! # async fn example() -> quorate::Result<()> {
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! use quorate::Client;
+//! # let ensemble = quorate_sidecar::testing::TestEnsemble::start(1).await?;
+//! # let endpoints = ensemble.endpoints();
 //!
-//! let client = Client::builder("http://127.0.0.1:7101").connect().await?;
+//! let client = Client::builder(endpoints).connect().await?; // for instance "http://127.0.0.1:7101"
 //! client.create("/greeting").data("hello").await?;
 //! let node = client.get("/greeting").await?;
 //! assert_eq!(node.data, "hello");
+//! # ensemble.shutdown().await;
 //! # Ok(()) }
 //! ```
 //!

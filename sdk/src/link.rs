@@ -11,7 +11,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use quorate_proto::v1::{self, goodbye, reply, request::Op, server_item::Item};
-use tokio::time::{Interval, MissedTickBehavior, interval};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 use tonic::transport::Channel;
 
 use crate::{
@@ -29,6 +29,9 @@ use crate::{
     watches,
 };
 
+/// People are told at most this often that no member serves this client.
+const COMPLAINT_PERIOD: Duration = Duration::from_secs(10);
+
 /// Starts the task.
 pub(crate) fn start(core: &Arc<Core>, options: LinkOptions) {
     let delays = core.retry.endless(options.session_timeout / 8).delays();
@@ -41,6 +44,7 @@ pub(crate) fn start(core: &Arc<Core>, options: LinkOptions) {
         avoided: None,
         died_young: false,
         delays,
+        complained_at: None,
         answers: Vec::new(),
     };
     core.own_tasks.spawn_on(link.run(), &core.runtime);
@@ -60,6 +64,8 @@ struct Link {
     /// Whether the last stream proved nothing: then the next attempt waits.
     died_young: bool,
     delays: Delays,
+    /// When people were last told that no member serves this client.
+    complained_at: Option<Instant>,
     /// Kept for its capacity.
     answers: Vec<(Entry, v1::Reply)>,
 }
@@ -188,8 +194,14 @@ impl Link {
         self.attend(tokio::time::sleep(delay)).await
     }
 
-    fn failed(&self, member: &str, message: &str) {
-        tracing::debug!(member, message, "a member does not serve this client");
+    fn failed(&mut self, member: &str, message: &str) {
+        // A member that is away is an everyday matter; a search that goes on is not.
+        if self.complained_at.is_some_and(|at| at.elapsed() < COMPLAINT_PERIOD) {
+            tracing::debug!(member, message, "a member does not serve this client");
+        } else {
+            tracing::warn!(member, message, "a member does not serve this client");
+            self.complained_at = Some(Instant::now());
+        }
         *self.core.trouble.write() = Some(format!("{member}: {message}"));
     }
 

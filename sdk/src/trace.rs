@@ -25,10 +25,14 @@ tokio::task_local! {
 /// # Cancel safety
 /// That of `calls`.
 ///
-/// ```no_run
-/// # async fn example(client: quorate::Client) -> quorate::Result<()> {
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let ensemble = quorate_sidecar::testing::TestEnsemble::start(1).await?;
+/// # let client = quorate::Client::builder(ensemble.endpoints()).connect().await?;
 /// let header = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-/// let node = quorate::with_traceparent(header, async { client.get("/a").await }).await??;
+/// quorate::with_traceparent(header, async { client.create("/a").await }).await??;
+/// # ensemble.shutdown().await;
 /// # Ok(()) }
 /// ```
 pub async fn with_traceparent<F: Future>(traceparent: impl Into<String>, calls: F) -> Result<F::Output> {

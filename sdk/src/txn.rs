@@ -119,16 +119,24 @@ impl TxnOp {
 ///
 /// `mode`, `acl`, `ttl` and `version` speak of the operation added last.
 ///
-/// ```no_run
-/// # async fn example(client: quorate::Client) -> quorate::Result<()> {
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let ensemble = quorate_sidecar::testing::TestEnsemble::start(1).await?;
+/// # let client = quorate::Client::builder(ensemble.endpoints()).connect().await?;
+/// client.create("/orders").await?;
 /// let results = client
 ///     .txn()
-///     .check("/orders", 3)
-///     .create("/orders/42", "new").mode(quorate::CreateMode::Persistent)
-///     .set("/orders/last", "42").version(7)
+///     .check("/orders", 0)
+///     .create("/orders/42", "new")
+///     .mode(quorate::CreateMode::Ephemeral)
+///     .set("/orders", "one order")
+///     .version(0)
 ///     .commit()
 ///     .await?;
-/// let created = results.created(1)?;
+/// assert_eq!(results.created(1)?.path, "/orders/42");
+/// assert_eq!(results.stat(2)?.version, 1);
+/// # ensemble.shutdown().await;
 /// # Ok(()) }
 /// ```
 #[derive(Debug, Clone)]
