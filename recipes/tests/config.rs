@@ -195,7 +195,7 @@ async fn keys_that_are_changed_in_one_step_change_as_one() {
                 let values: Vec<usize> = keys.clone().map(|key| snapshot.get(&key).unwrap()).collect();
                 assert!(values.iter().all(|value| *value == values[0]), "half of a step: {values:?}");
                 assert_eq!((change.added.len(), change.changed.len(), change.removed.len()), (0, KEYS, 0));
-                if values[0] % STEPS == 0 {
+                if values[0].is_multiple_of(STEPS) {
                     break;
                 }
             }
