@@ -152,8 +152,9 @@ fn a_command_that_does_not_obey_is_killed_before_the_deadline_with_all_it_starte
 #[test]
 fn no_grace_reaches_beyond_the_deadline() {
     let args = ["--grace-ms", "3600000", "--on-loss", "term"];
-    let mut warden = warden(&args, 7_200_000, "trap '' TERM; while :; do sleep 0.05; done");
+    let mut warden = warden(&args, 7_200_000, "trap '' TERM; echo > ready; while :; do sleep 0.05; done");
     let group = warden.group();
+    warden.until_written("ready");
 
     warden.tell(&in_ms(3_700_000));
     warden.tell(&in_ms(1_000));
@@ -182,8 +183,9 @@ fn a_deadline_that_moves_on_ends_nothing() {
 
 #[test]
 fn a_holder_that_is_killed_takes_the_command_with_it() {
-    let mut warden = warden(TERM, 60_000, "trap '' TERM; while :; do sleep 0.05; done");
+    let mut warden = warden(TERM, 60_000, "trap '' TERM; echo > ready; while :; do sleep 0.05; done");
     let group = warden.group();
+    warden.until_written("ready");
 
     // What the system does to the socket of a process that is killed.
     let Warden { running, lock, dir } = warden;
@@ -208,7 +210,8 @@ fn a_holder_that_says_nothing_more_loses_the_command_too() {
 #[test]
 fn on_loss_kill_gives_no_grace_and_ignore_does_nothing() {
     let args = ["--grace-ms", "60000", "--on-loss", "kill"];
-    let mut killed = warden(&args, 60_000, "trap 'echo > ended' TERM; while :; do sleep 0.05; done");
+    let mut killed = warden(&args, 60_000, "trap 'echo > ended' TERM; echo > ready; while :; do sleep 0.05; done");
+    killed.until_written("ready");
     killed.group();
     killed.tell(&json!("lost"));
     assert_eq!(killed.news(), json!("killed"));
