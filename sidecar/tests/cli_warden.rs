@@ -211,8 +211,8 @@ fn a_holder_that_says_nothing_more_loses_the_command_too() {
 fn on_loss_kill_gives_no_grace_and_ignore_does_nothing() {
     let args = ["--grace-ms", "60000", "--on-loss", "kill"];
     let mut killed = warden(&args, 60_000, "trap 'echo > ended' TERM; echo > ready; while :; do sleep 0.05; done");
-    killed.until_written("ready");
     killed.group();
+    killed.until_written("ready");
     killed.tell(&json!("lost"));
     assert_eq!(killed.news(), json!("killed"));
     assert!(!killed.file("ended").exists());
