@@ -219,7 +219,7 @@ fn on_loss_kill_gives_no_grace_and_ignore_does_nothing() {
     assert_eq!(killed.running.end().code, Some(128 + 9));
 
     let args = ["--grace-ms", "100", "--on-loss", "ignore"];
-    let mut ignored = warden(&args, 100, "while [ ! -e stop ]; do sleep 0.05; done; exit 5");
+    let mut ignored = warden(&args, 60_000, "while [ ! -e stop ]; do sleep 0.05; done; exit 5");
     ignored.group();
     ignored.tell(&json!("lost"));
     fs::write(ignored.file("stop"), "").unwrap();
