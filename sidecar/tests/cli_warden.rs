@@ -210,7 +210,7 @@ fn a_holder_that_says_nothing_more_loses_the_command_too() {
 #[test]
 fn on_loss_kill_gives_no_grace_and_ignore_does_nothing() {
     let args = ["--grace-ms", "60000", "--on-loss", "kill"];
-    let mut killed = warden(&args, 60_000, "trap 'echo > ended' TERM; echo > ready; while :; do sleep 0.05; done");
+    let mut killed = warden(&args, 7_200_000, "trap 'echo > ended' TERM; echo > ready; while :; do sleep 0.05; done");
     killed.group();
     killed.until_written("ready");
     killed.tell(&json!("lost"));
