@@ -157,6 +157,11 @@ impl Cluster {
         self.member(id).data.clone()
     }
 
+    /// The processes that run, by member.
+    pub fn pids(&self) -> impl Iterator<Item = u32> + '_ {
+        self.members.values().filter_map(|member| member.process.as_ref()).map(Process::id)
+    }
+
     /// What a member has said, over all its starts.
     pub fn log(&self, id: u8) -> String {
         fs::read_to_string(&self.member(id).log).unwrap_or_default()
