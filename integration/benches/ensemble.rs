@@ -315,6 +315,8 @@ async fn memory() -> Result<()> {
     let begun = Instant::now();
     let snapshot = client.admin().snapshot().await?;
     println!("snapshot: {:.0} MiB in {:.0} ms", snapshot.bytes as f64 / 1048576.0, ms(begun.elapsed()));
+    let hold = metric(&cluster, 1, "quorate_snapshot_longest_hold_seconds").await?;
+    println!("longest hold of the replica's lock during it: {:.2} ms", hold * 1000.0);
     println!("resident with the snapshot written: {:.0} MiB", rss_mib(&cluster, 1)?);
     drop(client);
     cluster.kill(1).await?;
@@ -365,10 +367,14 @@ fn rss_mib(cluster: &Cluster, _member: u8) -> Result<f64> {
 async fn flushes(cluster: &Cluster) -> Result<f64> {
     let mut sum = 0.0;
     for member in 1..=cluster.options().members {
-        let (_, text) = admin::get(cluster.admin_door(member), "/metrics").await?;
-        let values: BTreeMap<&str, &str> = text.lines().filter_map(|line| line.rsplit_once(' ')).collect();
-        let count = values.get("quorate_wal_fsync_duration_seconds_count").copied().unwrap_or("0");
-        sum += count.parse::<f64>()?;
+        sum += metric(cluster, member, "quorate_wal_fsync_duration_seconds_count").await?;
     }
     Ok(sum)
+}
+
+/// What a member reports; 0 if it does not yet.
+async fn metric(cluster: &Cluster, member: u8, name: &str) -> Result<f64> {
+    let (_, text) = admin::get(cluster.admin_door(member), "/metrics").await?;
+    let values: BTreeMap<&str, &str> = text.lines().filter_map(|line| line.rsplit_once(' ')).collect();
+    Ok(values.get(name).copied().unwrap_or("0").parse()?)
 }

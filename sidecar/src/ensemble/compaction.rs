@@ -115,8 +115,8 @@ impl Compactor {
 
     async fn snapshot(&self, stop: &CancellationToken) -> Result<StoredSnapshot, Unwritten> {
         let began = Clock::now();
-        let snapshot = self.write().await?;
-        self.metrics.snapshot.record(Clock::now().since(began));
+        let (snapshot, longest_hold) = self.write().await?;
+        self.metrics.snapshot_written(Clock::now().since(began), longest_hold);
         self.shelf.prepare(snapshot.clone());
         let noted = async {
             self.raft.trigger().snapshot().await.ok()?;
@@ -135,12 +135,14 @@ impl Compactor {
                 }
             }
         }
-        info!(index = snapshot.index(), zxid = %snapshot.zxid, bytes = snapshot.bytes, "snapshot written");
+        let longest_hold_us = longest_hold.as_micros();
+        info!(index = snapshot.index(), zxid = %snapshot.zxid, bytes = snapshot.bytes, longest_hold_us, "snapshot written");
         self.purge(snapshot.index()).await;
         Ok(snapshot)
     }
 
-    async fn write(&self) -> Result<StoredSnapshot, Unwritten> {
+    /// The snapshot, and the longest time for which the replica was held up by it.
+    async fn write(&self) -> Result<(StoredSnapshot, Duration), Unwritten> {
         let installs = self.installs.load(Ordering::Acquire);
         let point = self.raft.with_state_machine(|machine| {
             let point = machine.freeze();
@@ -180,14 +182,23 @@ fn walk(
     replica: &Replica,
     point: SnapshotPoint,
     same_copy: impl Fn() -> bool,
-) -> Result<StoredSnapshot, Unwritten> {
+) -> Result<(StoredSnapshot, Duration), Unwritten> {
     let mut draft = shelf.begin(point)?;
-    while let Some(part) = replica.with_tree_mut(|tree| tree.frozen_part(NODES_PER_PART)) {
+    let mut longest_hold = Duration::ZERO;
+    let mut next_part = || {
+        replica.with_tree_mut(|tree| {
+            let held_from = Clock::now();
+            let part = tree.frozen_part(NODES_PER_PART);
+            longest_hold = longest_hold.max(Clock::now().since(held_from));
+            part
+        })
+    };
+    while let Some(part) = next_part() {
         draft.write(&part)?;
     }
     // A copy that was put in meanwhile is not frozen, and so looks like one that was walked to its end.
     if !same_copy() {
         return Err(Unwritten::Replaced);
     }
-    Ok(draft.finish()?)
+    Ok((draft.finish()?, longest_hold))
 }

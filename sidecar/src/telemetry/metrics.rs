@@ -75,7 +75,8 @@ pub(crate) struct EnsembleMetrics {
     proposals: Counter<u64>,
     /// From the proposal to its own apply.
     pub(crate) proposal: Seconds,
-    pub(crate) snapshot: Seconds,
+    snapshot: Seconds,
+    snapshot_hold: Gauge<f64>,
     peer_rtt: Histogram<f64>,
 }
 
@@ -213,12 +214,18 @@ impl EnsembleMetrics {
         let proposals = counter(meter, "quorate_proposals", "Proposals of this member that were not simply applied.");
         let proposal = "Time from a proposal of this member to its own apply.";
         let snapshot = "Time to write a snapshot and make it durable.";
+        let snapshot_hold = "Longest time for which the newest snapshot held up the replica.";
         let peer_rtt = "Time from a heartbeat to a member to its answer.";
         Self {
             leader_changes,
             proposals: from_zero(proposals, ProposalEnd::ALL.map(ProposalEnd::label)),
             proposal: Seconds(seconds(meter, "quorate_proposal_duration", proposal)),
             snapshot: Seconds(seconds(meter, "quorate_snapshot_duration", snapshot)),
+            snapshot_hold: meter
+                .f64_gauge("quorate_snapshot_longest_hold")
+                .with_unit("s")
+                .with_description(snapshot_hold)
+                .build(),
             peer_rtt: seconds(meter, "quorate_peer_rtt", peer_rtt),
         }
     }
@@ -229,6 +236,12 @@ impl EnsembleMetrics {
 
     pub(crate) fn proposals_ended(&self, how: ProposalEnd, count: u64) {
         self.proposals.add(count, &[how.label()]);
+    }
+
+    /// A snapshot is whole: how long it took, and how long it held up the replica at a time.
+    pub(crate) fn snapshot_written(&self, after: Duration, longest_hold: Duration) {
+        self.snapshot.record(after);
+        self.snapshot_hold.record(longest_hold.as_secs_f64(), &[]);
     }
 
     pub(crate) fn peer_answered(&self, peer: MemberId, after: Duration) {
