@@ -17,6 +17,9 @@ mod storage;
 mod telemetry;
 pub mod testing;
 
-pub use config::{Address, CheckError, CheckWarning, Config, NotADigest, NotAnAddress, NotVoters, SuperDigest, Voters};
+pub use config::{
+    Address, CheckError, CheckWarning, Config, FourLetterWord, FourLetterWords, NotADigest, NotAWord, NotAnAddress,
+    NotVoters, SuperDigest, Voters,
+};
 pub use net::BindError;
 pub use sidecar::{Addresses, Running, Sidecar, SidecarError};

@@ -18,6 +18,7 @@ use crate::{
         Member,
         admin::{self, StatusSource},
         grpc::{AdminService, SessionService},
+        zookeeper::{self, ZookeeperService},
     },
     net::{self, BindError, Bounds, Door},
     replica::{QueueLimits, Replica, WatchLimits},
@@ -43,6 +44,7 @@ pub struct Running {
     tracker: TaskTracker,
     client_server: JoinHandle<()>,
     admin_server: JoinHandle<()>,
+    zookeeper_server: Option<JoinHandle<()>>,
 }
 
 /// Where the doors of a member are open.
@@ -54,6 +56,8 @@ pub struct Addresses {
     pub peer: SocketAddr,
     /// For operators, over HTTP.
     pub admin: SocketAddr,
+    /// For clients of ZooKeeper, if it is open.
+    pub zookeeper: Option<SocketAddr>,
 }
 
 /// Why a member could not be started, or had to stop.
@@ -80,6 +84,7 @@ pub(crate) struct Doors {
     client: Door,
     peer: Door,
     admin: Door,
+    zookeeper: Option<Door>,
     metrics: Metrics,
 }
 
@@ -124,12 +129,21 @@ impl Doors {
                 limits::ADMIN_CONNECTIONS_PER_ADDRESS_MAX,
             )
             .await?,
+            zookeeper: match &config.zookeeper_addr {
+                Some(address) => Some(door("zookeeper", address, clients_max, per_address).await?),
+                None => None,
+            },
             metrics,
         })
     }
 
     pub(crate) fn addresses(&self) -> Addresses {
-        Addresses { client: self.client.address(), peer: self.peer.address(), admin: self.admin.address() }
+        Addresses {
+            client: self.client.address(),
+            peer: self.peer.address(),
+            admin: self.admin.address(),
+            zookeeper: self.zookeeper.as_ref().map(Door::address),
+        }
     }
 
     pub(crate) async fn build(self, config: Config, hooks: Hooks) -> Result<Running, SidecarError> {
@@ -169,6 +183,17 @@ impl Doors {
         let tracker = TaskTracker::new();
         let stop_clients = CancellationToken::new();
         let stop_admin = CancellationToken::new();
+        let zookeeper_server = self.zookeeper.map(|door| {
+            let settings = zookeeper::Settings {
+                words: config.four_letter_words.clone(),
+                address: door.address(),
+                connections_per_address: config.connections_per_address,
+                data_dir: config.data_dir.clone(),
+                tick_ms: sessions.limits().tick_ms,
+            };
+            let service = ZookeeperService::new(sessions.clone(), member.clone(), settings);
+            tokio::spawn(zookeeper::serve(door, service, tracker.clone(), stop_clients.clone()))
+        });
         let session_service =
             SessionService::new(sessions, config.id.0, limits::FRAME_BYTES_MAX, tracker.clone(), stop_clients.clone());
         let client_server = tokio::spawn(serve_clients(
@@ -180,7 +205,17 @@ impl Doors {
         ));
         let source: Arc<dyn StatusSource> = member.clone();
         let admin_server = tokio::spawn(admin::serve(self.admin, source, self.metrics, stop_admin.clone()));
-        Ok(Running { addresses, member, ensemble, stop_clients, stop_admin, tracker, client_server, admin_server })
+        Ok(Running {
+            addresses,
+            member,
+            ensemble,
+            stop_clients,
+            stop_admin,
+            tracker,
+            client_server,
+            admin_server,
+            zookeeper_server,
+        })
     }
 }
 
@@ -228,6 +263,9 @@ impl Running {
             warn!(%error, "leadership could not be handed over; the others elect a leader after their timeout");
         }
         join(self.client_server, "client").await;
+        if let Some(server) = self.zookeeper_server {
+            join(server, "zookeeper").await;
+        }
         self.ensemble.stop().await;
         self.stop_admin.cancel();
         join(self.admin_server, "admin").await;

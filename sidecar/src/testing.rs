@@ -237,6 +237,7 @@ impl TestEnsembleBuilder {
         config.client_addr = Address::loopback(port(0));
         config.peer_addr = Address::loopback(port(100));
         config.admin_addr = Address::loopback(port(200));
+        config.zookeeper_addr = Some(Address::loopback(port(300)));
         config.tick = self.tick;
         config.election_timeout = self.election_timeout;
         config
@@ -280,6 +281,16 @@ impl TestEnsemble {
     #[must_use]
     pub fn endpoint(&self, member: u8) -> String {
         http(&self.members[&member].config.client_addr)
+    }
+
+    /// Where clients of ZooKeeper connect to one member, as host and port.
+    ///
+    /// # Panics
+    /// There is no such member.
+    #[must_use]
+    pub fn zookeeper_endpoint(&self, member: u8) -> String {
+        let address = self.members[&member].config.zookeeper_addr.as_ref();
+        address.expect("the kit opens this door of every member").to_string()
     }
 
     /// The settings of a member: its addresses, its data directory.

@@ -61,9 +61,10 @@ fn settings_that_are_missing_or_contradict_each_other_are_explained() {
             "--client-addr 0.0.0.0:0 can be reached from other machines, and there is no TLS yet",
         ),
         (
-            &["--id", "1", "--data-dir", "d", "--ensemble", three, "--zookeeper-addr", "127.0.0.1:2181"],
-            "--zookeeper-addr belongs to the ZooKeeper door, which is not built yet",
+            &["--id", "1", "--data-dir", "d", "--ensemble", three, "--zookeeper-addr", "0.0.0.0:2181"],
+            "--zookeeper-addr 0.0.0.0:2181 can be reached from other machines, and there is no TLS yet",
         ),
+        (&["--four-letter-words", "ruok,nope"], "`nope` is no four-letter word of this door; there are ruok,srvr,"),
         (&["--id", "1", "--data-dir", "d", "--ensemble", three, "--log-level", "a=b=c"], "--log-level `a=b=c`"),
         (&["--id", "0"], "0 is not in 1..=254"),
         (&["--ensemble", "1=a"], "member 1: `a` is not HOST:PORT"),

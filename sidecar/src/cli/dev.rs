@@ -26,6 +26,7 @@ use crate::{
 /// Where a member's doors are, beyond the base and its id.
 const PEER_OFFSET: u16 = 100;
 const ADMIN_OFFSET: u16 = 200;
+const ZOOKEEPER_OFFSET: u16 = 300;
 /// The greatest port of a block: that of the ZooKeeper door of the last member.
 const BLOCK: u16 = 300 + limits::VOTERS_MAX as u16;
 
@@ -36,7 +37,8 @@ pub(super) struct Dev {
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = value_parser!(u8).range(1..=limits::VOTERS_MAX as i64))]
     members: u8,
 
-    /// Member i opens base+i for clients, base+100+i for members, base+200+i for operators
+    /// Member i opens base+i for clients, base+100+i for members, base+200+i for operators, base+300+i for clients of
+    /// ZooKeeper
     #[arg(long, value_name = "PORT", default_value_t = 7100, value_parser = value_parser!(u16).range(1..=i64::from(u16::MAX - BLOCK)))]
     port_base: u16,
 
@@ -102,6 +104,7 @@ impl Dev {
             client_addr: at(0, id),
             peer_addr: at(PEER_OFFSET, id),
             admin_addr: at(ADMIN_OFFSET, id),
+            zookeeper_addr: Some(at(ZOOKEEPER_OFFSET, id)),
             ..Config::new(MemberId(id), root.join(format!("member-{id}")), voters.clone())
         };
         (1..=self.members).map(config).collect()
@@ -135,10 +138,17 @@ impl Data {
 
 fn table(configs: &[Config]) -> String {
     let rows = configs.iter().map(|config| {
-        let Config { id, client_addr, peer_addr, admin_addr, .. } = config;
-        [id.to_string(), format!("http://{client_addr}"), peer_addr.to_string(), format!("http://{admin_addr}")]
+        let Config { id, client_addr, peer_addr, admin_addr, zookeeper_addr, .. } = config;
+        [
+            id.to_string(),
+            format!("http://{client_addr}"),
+            peer_addr.to_string(),
+            format!("http://{admin_addr}"),
+            zookeeper_addr.as_ref().map(Address::to_string).unwrap_or_default(),
+        ]
     });
-    output::table(["MEMBER", "CLIENT (gRPC)", "PEER", "ADMIN (HTTP)"], [true, false, false, false], rows.collect())
+    let titles = ["MEMBER", "CLIENT (gRPC)", "PEER", "ADMIN (HTTP)", "ZOOKEEPER"];
+    output::table(titles, [true, false, false, false, false], rows.collect())
 }
 
 async fn say_when_ready(members: &[Running], configs: &[Config], began: Instant) -> Result<(), Failure> {

@@ -144,10 +144,17 @@ mod tests {
 
         let help = serve.render_long_help().to_string();
 
-        for flag in ["--zoo-cfg", "--zookeeper-addr", "--four-letter-words"] {
-            assert!(!help.contains(flag), "{help}");
-        }
-        for flag in ["--id", "--data-dir", "--ensemble", "--client-addr", "--insecure", "--tick-ms", "--config"] {
+        assert!(!help.contains("--zoo-cfg"), "{help}");
+        for flag in [
+            "--zookeeper-addr",
+            "--id",
+            "--data-dir",
+            "--ensemble",
+            "--client-addr",
+            "--insecure",
+            "--tick-ms",
+            "--config",
+        ] {
             assert!(help.contains(flag), "{help}");
         }
     }

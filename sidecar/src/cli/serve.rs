@@ -65,10 +65,13 @@ async fn serve(config: Config) -> Result<ExitCode, Failure> {
 }
 
 /// One line a door, for people and for scripts that wait for them.
-fn say_doors(Addresses { client, peer, admin }: Addresses) {
+fn say_doors(Addresses { client, peer, admin, zookeeper }: Addresses) {
     eprintln!("client door: {client} (gRPC, no TLS)");
     eprintln!("peer door: {peer} (no TLS)");
     eprintln!("admin door: http://{admin}");
+    if let Some(zookeeper) = zookeeper {
+        eprintln!("zookeeper door: {zookeeper} (no TLS)");
+    }
 }
 
 async fn say_when_ready(running: &Running) {

@@ -181,6 +181,7 @@ impl Config {
     fn check_doors(&self) -> Result<Vec<CheckWarning>, CheckError> {
         let doors =
             [("client-addr", &self.client_addr), ("peer-addr", &self.peer_addr), ("admin-addr", &self.admin_addr)];
+        let doors = doors.into_iter().chain(self.zookeeper_addr.as_ref().map(|address| ("zookeeper-addr", address)));
         let mut seen = BTreeMap::new();
         let mut warnings = Vec::new();
         for (door, address) in doors {

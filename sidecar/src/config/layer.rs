@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, builder::BoolishValueParser, value_parser};
 use serde::Deserialize;
 
-use super::{address::Address, super_digest::SuperDigest, voters::Voters};
+use super::{address::Address, four_letter_words::FourLetterWords, super_digest::SuperDigest, voters::Voters};
 use crate::telemetry::LogFormat;
 
 /// The fields are the flags and, with `_` for `-`, the keys of the file: there is no second list of either.
@@ -36,6 +36,14 @@ pub(crate) struct Layer {
     /// Door for operators: HTTP /livez /readyz /metrics /api/v1/... [default: 127.0.0.1:7301]
     #[arg(long, env = "QUORATE_ADMIN_ADDR", value_name = "HOST:PORT", help_heading = "Doors")]
     pub(crate) admin_addr: Option<Address>,
+
+    /// Door for clients of ZooKeeper, 2181 by convention [default: closed]
+    #[arg(long, env = "QUORATE_ZOOKEEPER_ADDR", value_name = "HOST:PORT", help_heading = "Doors")]
+    pub(crate) zookeeper_addr: Option<Address>,
+
+    /// Four-letter words that the ZooKeeper door answers, or * for all [default: ruok,srvr,stat,mntr,isro,conf]
+    #[arg(long, env = "QUORATE_FOUR_LETTER_WORDS", value_name = "LIST", help_heading = "Doors")]
+    pub(crate) four_letter_words: Option<FourLetterWords>,
 
     /// Allow doors beyond loopback without TLS
     #[arg(
@@ -77,13 +85,6 @@ pub(crate) struct Layer {
     /// Send traces to this OTLP/gRPC collector (OTEL_EXPORTER_OTLP_ENDPOINT too)
     #[arg(long, env = "QUORATE_OTLP_ENDPOINT", value_name = "URL", help_heading = "Telemetry")]
     pub(crate) otlp_endpoint: Option<String>,
-
-    // The ZooKeeper door is not built yet. Its names are taken, so that they cannot come to mean anything else, and
-    // refused, so that nobody believes it is open.
-    #[arg(long, env = "QUORATE_ZOOKEEPER_ADDR", value_name = "HOST:PORT", hide = true)]
-    pub(crate) zookeeper_addr: Option<Address>,
-    #[arg(long, env = "QUORATE_FOUR_LETTER_WORDS", value_name = "LIST", hide = true)]
-    pub(crate) four_letter_words: Option<String>,
 }
 
 impl Layer {

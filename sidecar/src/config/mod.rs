@@ -15,6 +15,7 @@ use crate::telemetry::{self, LogFormat};
 mod address;
 mod check;
 mod file;
+mod four_letter_words;
 mod layer;
 pub(crate) mod limits;
 mod super_digest;
@@ -23,6 +24,7 @@ mod voters;
 pub use address::{Address, NotAnAddress};
 pub use check::{CheckError, CheckWarning};
 pub(crate) use file::FileError;
+pub use four_letter_words::{FourLetterWord, FourLetterWords, NotAWord};
 pub(crate) use layer::Layer;
 pub use super_digest::{NotADigest, SuperDigest};
 pub use voters::{NotVoters, Voters};
@@ -42,6 +44,10 @@ pub struct Config {
     pub peer_addr: Address,
     /// The door for operators.
     pub admin_addr: Address,
+    /// The door for clients of ZooKeeper; closed unless given.
+    pub zookeeper_addr: Option<Address>,
+    /// What that door answers in plain text.
+    pub four_letter_words: FourLetterWords,
     /// Whether doors may be open to other machines without TLS.
     pub insecure: bool,
     /// Open client connections from one address; 0 is unlimited.
@@ -80,12 +86,6 @@ pub(crate) enum ConfigError {
         /// In the file.
         key: &'static str,
     },
-    /// A setting of something that does not exist yet.
-    #[error("--{flag} belongs to the ZooKeeper door, which is not built yet: leave it out")]
-    NoZookeeperDoor {
-        /// Which one.
-        flag: &'static str,
-    },
     /// A relation does not hold.
     #[error(transparent)]
     Check(#[from] CheckError),
@@ -102,6 +102,8 @@ impl Config {
             client_addr: Address::loopback(7101),
             peer_addr: Address::loopback(7201),
             admin_addr: Address::loopback(7301),
+            zookeeper_addr: None,
+            four_letter_words: FourLetterWords::default(),
             insecure: false,
             connections_per_address: 0,
             super_digest: None,
@@ -146,11 +148,6 @@ fn settle(layer: Layer) -> Result<(Config, telemetry::Options), ConfigError> {
         super_digest,
     } = layer;
 
-    let unbuilt = [("zookeeper-addr", zookeeper_addr.is_some()), ("four-letter-words", four_letter_words.is_some())];
-    if let Some((flag, _)) = unbuilt.into_iter().find(|(_, given)| *given) {
-        return Err(ConfigError::NoZookeeperDoor { flag });
-    }
-
     let missing = |what, flag, env, key| ConfigError::Missing { what, flag, env, key };
     let id = id.ok_or_else(|| missing("the member's id", "id N", "QUORATE_ID", "id"))?;
     let data_dir =
@@ -162,6 +159,8 @@ fn settle(layer: Layer) -> Result<(Config, telemetry::Options), ConfigError> {
         client_addr: client_addr.unwrap_or(default.client_addr),
         peer_addr: peer_addr.unwrap_or(default.peer_addr),
         admin_addr: admin_addr.unwrap_or(default.admin_addr),
+        zookeeper_addr,
+        four_letter_words: four_letter_words.unwrap_or(default.four_letter_words),
         insecure: insecure.unwrap_or(default.insecure),
         connections_per_address: connections_per_address.unwrap_or(default.connections_per_address),
         super_digest,
@@ -222,16 +221,6 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "the member's id is missing: give --id N, or set QUORATE_ID, or `id` in the configuration file"
-        );
-    }
-
-    #[test]
-    fn the_zookeeper_door_is_refused_until_it_is_built() {
-        let error = resolve(Layer { zookeeper_addr: Some(Address::loopback(2181)), ..smallest() }, None).unwrap_err();
-
-        assert_eq!(
-            error.to_string(),
-            "--zookeeper-addr belongs to the ZooKeeper door, which is not built yet: leave it out"
         );
     }
 }

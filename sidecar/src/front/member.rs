@@ -1,6 +1,10 @@
 //! One member as operators see it: what the gRPC and the HTTP door show of the parts below them.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::HashSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use quorate_tree::{MemberId, SessionId};
 
@@ -17,11 +21,12 @@ pub(crate) struct Member {
     id: MemberId,
     ensemble: Ensemble,
     replica: Arc<Replica>,
+    since: Instant,
 }
 
 impl Member {
     pub(crate) fn new(id: MemberId, ensemble: Ensemble, replica: Arc<Replica>) -> Self {
-        Self { id, ensemble, replica }
+        Self { id, ensemble, replica, since: Instant::now() }
     }
 
     pub(crate) fn ensemble(&self) -> &Ensemble {
@@ -30,6 +35,11 @@ impl Member {
 
     pub(crate) fn replica(&self) -> &Replica {
         &self.replica
+    }
+
+    /// How long it has run.
+    pub(crate) fn uptime(&self) -> Duration {
+        self.since.elapsed()
     }
 
     /// What stands in the way of serving clients, in words.
@@ -107,9 +117,9 @@ impl StatusSource for Member {
 
     fn levels(&self) -> Levels {
         let ensemble = self.ensemble.status();
-        let (zxid, sessions, znodes, ephemerals) = self.replica.read(|tree| {
+        let (zxid, sessions, znodes, node_bytes, ephemerals) = self.replica.read(|tree| {
             let ephemerals = tree.sessions().map(|session| session.ephemerals as u64).sum();
-            (tree.zxid().0, tree.session_count() as u64, tree.node_count() as u64, ephemerals)
+            (tree.zxid().0, tree.session_count() as u64, tree.node_count() as u64, tree.node_bytes(), ephemerals)
         });
         Levels {
             ready: self.ensemble.readiness().borrow().is_ready(),
@@ -124,6 +134,7 @@ impl StatusSource for Member {
             sessions,
             sessions_here: self.replica.attached_sessions().len() as u64,
             znodes,
+            node_bytes,
             watches: self.replica.watch_count() as u64,
             events_queued: self.replica.events_queued() as u64,
             ephemerals,

@@ -3,5 +3,6 @@
 pub(crate) mod admin;
 pub(crate) mod grpc;
 mod member;
+pub(crate) mod zookeeper;
 
 pub(crate) use member::Member;

@@ -260,6 +260,20 @@ impl Replica {
         self.attached.lock().watches.count()
     }
 
+    /// Sessions here that watch anything, paths that are watched, and watches.
+    pub(crate) fn watch_extent(&self) -> (usize, usize, usize) {
+        let attached = self.attached.lock();
+        let (sessions, paths) = attached.watches.extent();
+        (sessions, paths, attached.watches.count())
+    }
+
+    /// Who watches what, up to `limit` pairs, in no order.
+    pub(crate) fn watchers(&self, limit: usize) -> Vec<(SessionId, Arc<str>)> {
+        let attached = self.attached.lock();
+        let pairs = attached.watches.watchers().take(limit);
+        pairs.filter_map(|(conn, path)| Some((attached.by_conn.get(&conn)?.session, path.clone()))).collect()
+    }
+
     /// Events that wait to be taken by their connections.
     pub(crate) fn events_queued(&self) -> usize {
         let queues: Vec<_> = self.attached.lock().by_conn.values().cloned().collect();

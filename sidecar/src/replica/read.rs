@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use quorate_tree::{Acl, Identity, Refusal, Refused, Reply, Stat, Tree, Zxid};
+use quorate_tree::{Acl, Identity, Refusal, Refused, Reply, SessionId, Stat, Tree, Zxid};
 
 use super::watches::{ConnId, WatchKind, WatchTable};
 
@@ -24,6 +24,14 @@ pub(crate) enum Read {
     Watch { path: String, recursive: bool },
     /// Takes watches away.
     Unwatch { path: String, kind: WatchKind },
+    /// Whether there are such watches.
+    HasWatch { path: String, kind: WatchKind },
+    /// Paths of the ephemeral nodes of a session that begin with a text, whole names or not.
+    Ephemerals { session: SessionId, prefix: String },
+    /// How many nodes are below one.
+    CountBelow { path: String },
+    /// Several reads of one state, each answered for itself.
+    Many(Vec<Read>),
     /// Sets the watches of an earlier stream again.
     Rearm(Box<Rearm>),
 }
@@ -55,6 +63,10 @@ pub(crate) enum Answer {
         acl: Vec<Acl>,
         stat: Stat,
     },
+    Names(Vec<String>),
+    Count(u32),
+    Identities(Vec<Identity>),
+    Many(Vec<Answer>),
     /// The outcome of a write.
     Wrote(Reply),
     Done,
@@ -103,13 +115,21 @@ impl Answer {
         const STAT: usize = 80;
         match self {
             Self::Get { data, .. } => STAT + data.len(),
-            Self::Children { names, .. } => STAT + names.iter().map(|name| name.len() + 4).sum::<usize>(),
+            Self::Children { names, .. } | Self::Names(names) => {
+                STAT + names.iter().map(|name| name.len() + 4).sum::<usize>()
+            }
+            Self::Identities(identities) => {
+                identities.iter().map(|identity| identity.scheme.len() + identity.id.len() + 8).sum()
+            }
+            Self::Many(answers) => answers.iter().map(Self::bytes).sum(),
             Self::Acl { acl, .. } => {
                 STAT + acl.iter().map(|a| a.identity.scheme.len() + a.identity.id.len() + 12).sum::<usize>()
             }
             Self::Wrote(Reply::Created { path, .. }) => STAT + path.len(),
             Self::Wrote(Reply::Multi(replies)) => replies.len() * STAT,
-            Self::Exists(_) | Self::Wrote(_) | Self::Done | Self::Refused(_) | Self::Declined(_) => STAT,
+            Self::Exists(_) | Self::Count(_) | Self::Wrote(_) | Self::Done | Self::Refused(_) | Self::Declined(_) => {
+                STAT
+            }
         }
     }
 
@@ -133,8 +153,9 @@ impl Read {
     pub(crate) fn touches_watches(&self) -> bool {
         match self {
             Self::Get { watch, .. } | Self::Exists { watch, .. } | Self::Children { watch, .. } => *watch,
-            Self::Acl { .. } | Self::Sync => false,
-            Self::Watch { .. } | Self::Unwatch { .. } | Self::Rearm(_) => true,
+            Self::Acl { .. } | Self::Sync | Self::Ephemerals { .. } | Self::CountBelow { .. } => false,
+            Self::Watch { .. } | Self::Unwatch { .. } | Self::HasWatch { .. } | Self::Rearm(_) => true,
+            Self::Many(reads) => reads.iter().any(Self::touches_watches),
         }
     }
 
@@ -160,6 +181,35 @@ impl Read {
                 } else {
                     Answer::Declined(Declined::NoWatch)
                 }
+            }
+            Self::HasWatch { path, kind } => {
+                let conn = context.conn;
+                if context.watches().has(conn, path, *kind) {
+                    Answer::Done
+                } else {
+                    Answer::Declined(Declined::NoWatch)
+                }
+            }
+            Self::Ephemerals { session, prefix } => {
+                let mut paths = context.tree.ephemerals(*session);
+                paths.retain(|path| path.starts_with(prefix.as_str()));
+                Answer::Names(paths).within(context.reply_bytes_max)
+            }
+            Self::CountBelow { path } => {
+                context.tree.count_below(path, identities).map_or_else(Answer::Refused, Answer::Count)
+            }
+            Self::Many(reads) => {
+                let mut answers = Vec::with_capacity(reads.len());
+                let mut bytes = 0;
+                for read in reads {
+                    let answer = read.run(context, identities, fired);
+                    bytes += answer.bytes();
+                    if bytes > context.reply_bytes_max {
+                        return Answer::Declined(Declined::ReplyTooLarge);
+                    }
+                    answers.push(answer);
+                }
+                Answer::Many(answers)
             }
             Self::Rearm(rearm) => context.rearm(rearm, identities, fired),
         }

@@ -32,6 +32,23 @@ pub(crate) enum WatchKind {
     Any,
 }
 
+impl WatchKind {
+    /// Its modes in the data table and in the child table.
+    fn modes(self) -> (&'static [Modes], &'static [Modes]) {
+        const ONE_SHOT: &[Modes] = &[Modes::ONE_SHOT];
+        const PERSISTENT: &[Modes] = &[Modes::PERSISTENT];
+        match self {
+            Self::Data => (ONE_SHOT, &[]),
+            Self::Children => (&[], ONE_SHOT),
+            Self::Persistent => (PERSISTENT, PERSISTENT),
+            Self::Recursive => (&[Modes::RECURSIVE], &[]),
+            Self::Any => {
+                (&[Modes::ONE_SHOT, Modes::PERSISTENT, Modes::RECURSIVE], &[Modes::ONE_SHOT, Modes::PERSISTENT])
+            }
+        }
+    }
+}
+
 /// How many watches there may be.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WatchLimits {
@@ -205,19 +222,7 @@ impl WatchTable {
 
     /// Takes a watch away; whether there was one.
     pub(crate) fn remove(&mut self, conn: ConnId, path: &str, kind: WatchKind) -> bool {
-        let data: &[Modes] = match kind {
-            WatchKind::Data => &[Modes::ONE_SHOT],
-            WatchKind::Children => &[],
-            WatchKind::Persistent => &[Modes::PERSISTENT],
-            WatchKind::Recursive => &[Modes::RECURSIVE],
-            WatchKind::Any => &[Modes::ONE_SHOT, Modes::PERSISTENT, Modes::RECURSIVE],
-        };
-        let child: &[Modes] = match kind {
-            WatchKind::Children => &[Modes::ONE_SHOT],
-            WatchKind::Persistent => &[Modes::PERSISTENT],
-            WatchKind::Any => &[Modes::ONE_SHOT, Modes::PERSISTENT],
-            WatchKind::Data | WatchKind::Recursive => &[],
-        };
+        let (data, child) = kind.modes();
         let mut found = false;
         for mode in data {
             found |= self.take(conn, path, Table::Data, *mode);
@@ -226,6 +231,27 @@ impl WatchTable {
             found |= self.take(conn, path, Table::Child, *mode);
         }
         found
+    }
+
+    /// Whether there is such a watch.
+    pub(crate) fn has(&self, conn: ConnId, path: &str, kind: WatchKind) -> bool {
+        let Some(watches) = self.paths.get(path) else { return false };
+        let (data, child) = kind.modes();
+        let has = |watchers: &Watchers, wanted: &[Modes]| {
+            let modes = watchers.modes(conn);
+            wanted.iter().any(|mode| modes.has(*mode))
+        };
+        has(&watches.data, data) || has(&watches.child, child)
+    }
+
+    /// Connections that watch anything, and the paths that are watched.
+    pub(crate) fn extent(&self) -> (usize, usize) {
+        (self.conns.values().filter(|paths| !paths.is_empty()).count(), self.paths.len())
+    }
+
+    /// Which connection watches which paths, in no order.
+    pub(crate) fn watchers(&self) -> impl Iterator<Item = (ConnId, &Arc<str>)> + '_ {
+        self.conns.iter().flat_map(|(conn, paths)| paths.iter().map(|path| (*conn, path)))
     }
 
     /// Forgets a connection.

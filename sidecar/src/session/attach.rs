@@ -1,12 +1,15 @@
 //! Opening and resuming a session.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use quorate_tree::{Op, Refusal, Reply, SessionId, Zxid};
 use rand::Rng as _;
 
-use super::{Attachment, Sessions, attachment::Granted};
+use super::{
+    Attachment, Sessions,
+    attachment::{Client, Granted},
+};
 use crate::clock::Clock;
 
 /// What a client says first.
@@ -22,6 +25,8 @@ pub(crate) struct AttachRequest {
     pub(crate) client_name: String,
     /// Whether the client numbers its writes.
     pub(crate) numbered: bool,
+    /// Where it comes from, which ACLs may name.
+    pub(crate) address: Option<IpAddr>,
 }
 
 /// A session and the proof that it is the client's own.
@@ -108,7 +113,8 @@ impl Sessions {
             Some(_) => self.metrics.resumed(),
             None => self.metrics.opened(),
         }
-        Ok(Attachment::new(self.clone(), queue, granted, asked_at, request.numbered))
+        let client = Client { numbered: request.numbered, address: request.address };
+        Ok(Attachment::new(self.clone(), queue, granted, asked_at, client))
     }
 
     /// Refuses what can be refused without a log entry, from a copy that is known to be current.

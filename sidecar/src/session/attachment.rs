@@ -1,6 +1,6 @@
 //! One attached session: requests in, answers and events out, in the order that was promised.
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{net::IpAddr, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
@@ -22,6 +22,14 @@ pub(crate) struct Granted {
     pub(crate) attachment: u64,
     pub(crate) zxid: Zxid,
     pub(crate) next_write: u64,
+}
+
+/// What matters of the client and its connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Client {
+    /// Whether it numbers its writes.
+    pub(super) numbered: bool,
+    pub(super) address: Option<IpAddr>,
 }
 
 /// Something for the door to send.
@@ -57,8 +65,9 @@ pub(crate) struct Attachment {
     serve_until: Moment,
     /// Barriers asked for, with the last slot each releases.
     barriers: InFlight<Option<SlotId>>,
-    /// Heartbeats not yet acknowledged, with their tags and the times they came.
-    heartbeats: InFlight<(u64, Moment, bool)>,
+    /// Touches not yet acknowledged, with the times they came, and the tags of those that are heartbeats.
+    touches: InFlight<(Option<u64>, Moment, bool)>,
+    touched_at: Moment,
     /// The first numbered write that was declined: all later ones are declined too, until it comes again. So a write
     /// never overtakes one that was not taken.
     declined_from: Option<u64>,
@@ -67,6 +76,8 @@ pub(crate) struct Attachment {
 
 /// Heartbeats of one session that may wait for the leader at the same time.
 const HEARTBEATS_MAX: usize = 16;
+/// A client that sends only requests is vouched for this often in the time of its timeout.
+const TOUCHES_PER_TIMEOUT: u64 = 8;
 
 impl Attachment {
     pub(super) fn new(
@@ -74,19 +85,22 @@ impl Attachment {
         queue: Arc<SessionQueue>,
         granted: Granted,
         asked_at: Moment,
-        numbered: bool,
+        client: Client,
     ) -> Self {
+        let identities: Arc<[Identity]> = client.address.map(identity::of_address).into_iter().collect();
+        queue.set_identities(identities.clone());
         let serve_until = asked_at + serving_time(granted.timeout_ms);
         Self {
             sessions,
             queue,
             granted,
-            identities: Arc::from([]),
+            identities,
             serve_until,
             barriers: FuturesUnordered::new(),
-            heartbeats: FuturesUnordered::new(),
+            touches: FuturesUnordered::new(),
+            touched_at: asked_at,
             declined_from: None,
-            numbered,
+            numbered: client.numbered,
         }
     }
 
@@ -96,7 +110,7 @@ impl Attachment {
 
     /// Whether the door may read more from its socket.
     pub(crate) fn has_room(&self) -> bool {
-        self.queue.in_flight() < self.sessions.limits.session_inflight_max && self.heartbeats.len() < HEARTBEATS_MAX
+        self.queue.in_flight() < self.sessions.limits.session_inflight_max && self.touches.len() < HEARTBEATS_MAX
     }
 
     /// Takes requests, in order. Waits while the member has as many writes in flight as it may.
@@ -133,8 +147,10 @@ impl Attachment {
                     }
                 },
                 RequestKind::Auth { scheme, credential } => SubmitKind::Ready(self.authenticate(&scheme, &credential)),
+                RequestKind::WhoAmI => SubmitKind::Ready(Answer::Identities(self.identities.to_vec())),
+                RequestKind::Answered(answer) => SubmitKind::Ready(answer),
                 RequestKind::Heartbeat => {
-                    self.heartbeat(tag);
+                    self.touch(Some(tag));
                     continue;
                 }
             };
@@ -143,6 +159,7 @@ impl Attachment {
         if submits.is_empty() {
             return;
         }
+        self.heard();
         let count = u32::try_from(writes.len()).expect("a frame has a bounded number of requests");
         let Ok(mut permits) = self.sessions.writes.clone().acquire_many_owned(count).await else { return };
         let last = submits.len() as u64 - 1;
@@ -185,10 +202,12 @@ impl Attachment {
             }
             tokio::select! {
                 biased;
-                Some((tag, came_at, vouched)) = self.heartbeats.next() => {
+                Some((tag, came_at, vouched)) = self.touches.next() => {
                     if vouched {
                         self.serve_until = self.serve_until.max(came_at + serving_time(self.granted.timeout_ms));
-                        return Output::Heartbeat { tag };
+                        if let Some(tag) = tag {
+                            return Output::Heartbeat { tag };
+                        }
                     }
                 }
                 Some(released) = self.barriers.next() => {
@@ -233,10 +252,20 @@ impl Attachment {
         Answer::Done
     }
 
-    fn heartbeat(&mut self, tag: u64) {
+    /// Whatever comes from a client shows that it lives: some clients send no heartbeat while they have other things
+    /// to say.
+    fn heard(&mut self) {
+        let pause = Duration::from_millis(u64::from(self.granted.timeout_ms) / TOUCHES_PER_TIMEOUT);
+        if self.touches.is_empty() && Clock::now().since(self.touched_at) >= pause {
+            self.touch(None);
+        }
+    }
+
+    fn touch(&mut self, tag: Option<u64>) {
         let came_at = Clock::now();
+        self.touched_at = came_at;
         let touched = self.sessions.ensemble.touch(self.granted.session);
-        self.heartbeats.push(Box::pin(async move { (tag, came_at, touched.await.is_ok()) }));
+        self.touches.push(Box::pin(async move { (tag, came_at, touched.await.is_ok()) }));
     }
 
     fn ask_barrier(&mut self, last: SlotId) {

@@ -1,5 +1,7 @@
 //! Credentials to identities: what a connection may call itself.
 
+use std::net::IpAddr;
+
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use quorate_tree::Identity;
 use sha1::{Digest as _, Sha1};
@@ -12,6 +14,11 @@ impl std::fmt::Debug for SuperDigest {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("SuperDigest(..)")
     }
+}
+
+/// What a connection is by where it comes from.
+pub(super) fn of_address(address: IpAddr) -> Identity {
+    Identity { scheme: "ip".into(), id: address.to_canonical().to_string() }
 }
 
 /// What a credential makes a connection, or `None` where it is not accepted.

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use quorate_tree::{Op, WriteNumber};
 
-use crate::replica::Read;
+use crate::replica::{Answer, Read};
 
 /// One request of an attached session.
 #[derive(Debug)]
@@ -30,6 +30,10 @@ pub(crate) enum RequestKind {
         scheme: String,
         credential: Bytes,
     },
+    /// What this connection has authenticated as.
+    WhoAmI,
+    /// Answered by the door itself; keeps its place among the others.
+    Answered(Answer),
     /// Answered out of order, once the leader has vouched for the session.
     Heartbeat,
 }

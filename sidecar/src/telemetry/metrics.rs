@@ -49,6 +49,8 @@ pub(crate) struct Levels {
     pub(crate) sessions: u64,
     pub(crate) sessions_here: u64,
     pub(crate) znodes: u64,
+    /// Of their paths and data.
+    pub(crate) node_bytes: u64,
     pub(crate) ephemerals: u64,
     pub(crate) watches: u64,
     /// Events that wait in the queues of sessions.

@@ -12,31 +12,49 @@ use crate::{Acl, MemberId, Outcome, Refusal, Reply, SessionId, Stat, Zxid};
 /// What is hashed into the digest has this version: members of different ones must not compare theirs.
 pub(crate) const DIGEST_VERSION: u64 = 1;
 
-/// The sum so far.
+/// The sum so far, and how much there is of what is summed up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Digest(u64);
+pub(crate) struct Digest {
+    sum: u64,
+    /// Bytes of the paths and the data of all nodes.
+    node_bytes: u64,
+}
 
 /// The hash of one item. Unlike the sum it is never given out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ItemHash(u64);
+pub(crate) struct ItemHash {
+    hash: u64,
+    node_bytes: u64,
+}
+
+/// An item that is no node.
+fn item<const N: usize>(words: [u64; N]) -> ItemHash {
+    ItemHash { hash: hash_words(words), node_bytes: 0 }
+}
 
 impl Digest {
     pub(crate) fn add(&mut self, item: ItemHash) {
-        self.0 = self.0.wrapping_add(item.0);
+        self.sum = self.sum.wrapping_add(item.hash);
+        self.node_bytes += item.node_bytes;
     }
 
     pub(crate) fn remove(&mut self, item: ItemHash) {
-        self.0 = self.0.wrapping_sub(item.0);
+        self.sum = self.sum.wrapping_sub(item.hash);
+        self.node_bytes -= item.node_bytes;
     }
 
     /// The digest of a state whose last command was `zxid`.
     pub(crate) fn at(self, zxid: Zxid) -> u64 {
-        hash_words([DIGEST_VERSION, self.0, zxid.0])
+        hash_words([DIGEST_VERSION, self.sum, zxid.0])
+    }
+
+    pub(crate) fn node_bytes(self) -> u64 {
+        self.node_bytes
     }
 }
 
 pub(crate) fn node_item(path: &str, node: &Node, acl_hash: u64) -> ItemHash {
-    ItemHash(hash_words([
+    let hash = hash_words([
         1,
         xxh3_64(path.as_bytes()),
         node.czxid.0,
@@ -50,13 +68,14 @@ pub(crate) fn node_item(path: &str, node: &Node, acl_hash: u64) -> ItemHash {
         node.data.as_slice().len() as u64,
         node.data.hash(),
         acl_hash,
-    ]))
+    ]);
+    ItemHash { hash, node_bytes: (path.len() + node.data.as_slice().len()) as u64 }
 }
 
 /// All of a session but its outcomes, which are items of their own.
 pub(crate) fn session_item(session: SessionId, record: &crate::sessions::SessionRecord) -> ItemHash {
     let (first, second) = record.password.split_at(8);
-    ItemHash(hash_words([
+    item([
         2,
         session.0,
         u64::from(record.timeout_ms),
@@ -66,23 +85,23 @@ pub(crate) fn session_item(session: SessionId, record: &crate::sessions::Session
         u64::from_le_bytes(first.try_into().expect("half of 16 bytes")),
         u64::from_le_bytes(second.try_into().expect("half of 16 bytes")),
         xxh3_64(record.client_name.as_bytes()),
-    ]))
+    ])
 }
 
 pub(crate) fn outcome_item(session: SessionId, number: u64, zxid: Zxid, outcome_hash: u64) -> ItemHash {
-    ItemHash(hash_words([3, session.0, number, zxid.0, outcome_hash]))
+    item([3, session.0, number, zxid.0, outcome_hash])
 }
 
 pub(crate) fn lane_item(member: MemberId, incarnation: u64, next_seq: u64) -> ItemHash {
-    ItemHash(hash_words([4, u64::from(member.0), incarnation, next_seq]))
+    item([4, u64::from(member.0), incarnation, next_seq])
 }
 
 pub(crate) fn disk_item(member: MemberId, disk_id: u64) -> ItemHash {
-    ItemHash(hash_words([5, u64::from(member.0), disk_id]))
+    item([5, u64::from(member.0), disk_id])
 }
 
 pub(crate) fn ensemble_item(ensemble_id: u64) -> ItemHash {
-    ItemHash(hash_words([6, ensemble_id]))
+    item([6, ensemble_id])
 }
 
 pub(crate) fn acl_hash(list: &[Acl]) -> u64 {

@@ -4,7 +4,7 @@
 /// they must be equal everywhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Limits {
-    /// Data of one node. A little under ZooKeeper's frame of 1 MiB.
+    /// Data of one node: as much as fits into a frame of ZooKeeper's clients.
     pub node_bytes_max: usize,
     /// Length of the path of a new node in UTF-8, its sequence number included.
     pub path_bytes_max: usize,
@@ -25,7 +25,7 @@ pub struct Limits {
 impl Limits {
     /// The limits of every ensemble, until one needs others.
     pub const DEFAULT: Self = Self {
-        node_bytes_max: 1024 * 1024 - 16 * 1024,
+        node_bytes_max: 1024 * 1024,
         path_bytes_max: 64 * 1024,
         multi_ops_max: 16 * 1024,
         sessions_max: 1_000_000,

@@ -78,6 +78,27 @@ impl Tree {
         Ok((shown, self.nodes.stat(id)))
     }
 
+    /// How many nodes are below one, at any depth. Takes time in proportion.
+    ///
+    /// # Errors
+    /// `NoNode`, or `NoAuth` if none of `identities` may read it.
+    pub fn count_below(&self, path: &str, identities: &[Identity]) -> Result<u32, Refused> {
+        let top = self.readable(path, identities)?;
+        if path == "/" {
+            // The root is counted twice.
+            return Ok(self.node_count() as u32 - 2);
+        }
+        let mut count = 0;
+        let mut open = vec![top];
+        while let Some(id) = open.pop() {
+            if let Some(directory) = &self.nodes.get(id).directory {
+                count += directory.children.len() as u32;
+                open.extend(directory.children.iter());
+            }
+        }
+        Ok(count)
+    }
+
     /// A live session.
     #[must_use]
     pub fn session(&self, session: SessionId) -> Option<SessionView> {

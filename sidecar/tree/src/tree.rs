@@ -212,6 +212,12 @@ impl Tree {
         digest.at(self.zxid)
     }
 
+    /// Bytes of the paths and the data of all nodes.
+    #[must_use]
+    pub fn node_bytes(&self) -> u64 {
+        self.digest.node_bytes()
+    }
+
     /// Nodes, the reserved ones included. The root counts twice, as it does in ZooKeeper: a new tree has five.
     #[must_use]
     pub fn node_count(&self) -> usize {

@@ -158,6 +158,9 @@ pub(super) fn reply_item(tag: u64, zxid: Zxid, answer: Answer) -> proto::ServerI
         }
         Answer::Wrote(reply) => wrote(reply),
         Answer::Done => Answered::Done(proto::Done {}),
+        Answer::Names(_) | Answer::Count(_) | Answer::Identities(_) | Answer::Many(_) => {
+            unreachable!("this door does not ask for these")
+        }
         Answer::Refused(refused) => Answered::Refused(refused_reply(refused)),
         Answer::Declined(declined) => Answered::Refused(declined_reply(declined)),
     };

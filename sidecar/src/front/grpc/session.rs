@@ -4,7 +4,7 @@
 //! client's frames only while the session has room and the client takes what is sent, so a client that stops
 //! reading is stopped being read.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Duration};
 
 use quorate_proto::v1::{
     self as proto, ClientFrame, Goodbye, ServerFrame, ServerItem, goodbye::Reason, server_item::Item as Sent,
@@ -83,6 +83,7 @@ impl Session for SessionService {
     type AttachStream = ReceiverStream<Result<ServerFrame, Status>>;
 
     async fn attach(&self, request: Request<Streaming<ClientFrame>>) -> Result<Response<Self::AttachStream>, Status> {
+        let address = request.remote_addr().map(|address| address.ip());
         let mut inbound = request.into_inner();
         let first = tokio::time::timeout(FIRST_FRAME_WITHIN, inbound.message())
             .await
@@ -90,7 +91,7 @@ impl Session for SessionService {
             .ok_or_else(|| Status::invalid_argument("the stream ended before its first frame"))?;
         let (wanted, requests) = (first.attach, first.requests);
         let wanted = wanted.ok_or_else(|| Status::invalid_argument("the first frame must carry `attach`"))?;
-        let attachment = self.sessions.attach(attach_request(wanted)).await.map_err(status_of)?;
+        let attachment = self.sessions.attach(attach_request(wanted, address)).await.map_err(status_of)?;
         debug!(session = %attachment.granted().session, "session attached");
 
         let (frames, outbound) = mpsc::channel(FRAMES_WAITING);
@@ -304,7 +305,7 @@ fn farewell(end: QueueEnd) -> (Reason, &'static str) {
     }
 }
 
-fn attach_request(wanted: proto::AttachRequest) -> AttachRequest {
+fn attach_request(wanted: proto::AttachRequest, address: Option<IpAddr>) -> AttachRequest {
     let mut client_name = wanted.client_name;
     if client_name.len() > CLIENT_NAME_BYTES_MAX {
         let end = (0..=CLIENT_NAME_BYTES_MAX).rev().find(|at| client_name.is_char_boundary(*at)).unwrap_or(0);
@@ -316,6 +317,7 @@ fn attach_request(wanted: proto::AttachRequest) -> AttachRequest {
         last_zxid: Zxid(wanted.last_zxid),
         client_name,
         numbered: true,
+        address,
     }
 }
 

@@ -1,0 +1,67 @@
+//! The first frame of each side: a session is opened or resumed.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use quorate_tree::{SessionId, Zxid};
+use quorate_wire::{ConnectRequest, ConnectResponse, PASSWORD_BYTES, frame};
+use tracing::debug;
+
+use super::{ZookeeperService, connection::FrameStream, registry::Entry};
+use crate::session::{AttachError, AttachRequest, Attachment, Resume};
+
+/// A client that has just said hello takes the answer at once, or never.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
+/// Attaches the session a client asks for and tells it so. `None` if it cannot be had: then the client has been told,
+/// where ZooKeeper tells it, and the connection is to be closed.
+pub(super) async fn attach(
+    first: Bytes,
+    stream: &mut FrameStream,
+    service: &ZookeeperService,
+    stats: &Entry,
+) -> Option<Attachment> {
+    let asked = ConnectRequest::decode(&first).ok()?;
+    let read_only = asked.read_only;
+    let request = AttachRequest {
+        resume: (asked.session_id != 0)
+            .then(|| Resume { session: SessionId(asked.session_id as u64), password: asked.password }),
+        timeout_ms: u32::try_from(asked.timeout_ms).unwrap_or(0),
+        last_zxid: Zxid(u64::try_from(asked.last_zxid_seen).unwrap_or(0)),
+        client_name: format!("zookeeper {}", stream.peer()),
+        numbered: false,
+        address: Some(stream.peer().ip()),
+    };
+    match service.sessions.attach(request).await {
+        Ok(attachment) => {
+            let granted = attachment.granted();
+            stats.attached(granted.session, granted.timeout_ms, granted.zxid);
+            let response = ConnectResponse {
+                timeout_ms: i32::try_from(granted.timeout_ms).unwrap_or(i32::MAX),
+                session_id: granted.session.0 as i64,
+                password: <[u8; PASSWORD_BYTES]>::try_from(&*granted.password).unwrap_or_default(),
+                // Whether this member has no quorum; it has one.
+                read_only: read_only.map(|_| false),
+            };
+            answer(&response, stream).await.then_some(attachment)
+        }
+        Err(error @ (AttachError::Expired | AttachError::WrongPassword)) => {
+            debug!(peer = %stream.peer(), %error, "no session");
+            answer(&ConnectResponse::no_session(read_only), stream).await;
+            // The client may have gone already.
+            let _ = stream.finish().await;
+            None
+        }
+        // Closed without a word, the client tries another member.
+        Err(error @ (AttachError::AnotherEnsemble { .. } | AttachError::TooManySessions | AttachError::NoQuorum)) => {
+            debug!(peer = %stream.peer(), %error, "no session here");
+            None
+        }
+    }
+}
+
+async fn answer(response: &ConnectResponse, stream: &mut FrameStream) -> bool {
+    let mut out = BytesMut::with_capacity(64);
+    frame(&mut out, |out| response.encode(out));
+    stream.send(&out, ANSWER_WITHIN).await.is_ok()
+}

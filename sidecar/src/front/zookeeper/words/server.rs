@@ -1,0 +1,128 @@
+//! Words about the member itself.
+
+use std::{fmt::Write as _, fs, path::Path};
+
+use super::super::ZookeeperService;
+use crate::{
+    front::admin::{Role, Status, StatusSource as _},
+    telemetry,
+};
+
+/// The version of ZooKeeper whose protocol this is, then our own. Clients read the digits in front.
+pub(super) fn version() -> String {
+    format!("3.9.5-quorate-{}, built on {}", telemetry::VERSION, BUILT_ON)
+}
+
+/// There is no build date: builds of one source are equal.
+const BUILT_ON: &str = "1970-01-01 00:00 UTC";
+
+/// The role in ZooKeeper's words.
+pub(super) fn mode(status: &Status) -> &'static str {
+    match status.role {
+        _ if status.members.len() <= 1 => "standalone",
+        Role::Leader => "leader",
+        Role::Follower | Role::Candidate => "follower",
+        Role::Observer => "observer",
+    }
+}
+
+/// `srvr`, and `stat` with the clients after the first line.
+pub(super) fn summary(service: &ZookeeperService, clients: &str) -> String {
+    let status = service.member.status();
+    let totals = service.connections.totals();
+    let load = |value: &std::sync::atomic::AtomicU64| value.load(std::sync::atomic::Ordering::Relaxed);
+    let latency = &totals.latency;
+    let mut text = format!("Zookeeper version: {}\n{clients}", version());
+    let min = latency.min().as_millis();
+    let max = latency.max().as_millis();
+    let average = trimmed(latency.average_ms());
+    let outstanding = load(&totals.received).saturating_sub(load(&totals.sent));
+    let _ = write!(
+        text,
+        "Latency min/avg/max: {min}/{average}/{max}\nReceived: {}\nSent: {}\nConnections: {}\nOutstanding: \
+         {outstanding}\nZxid: 0x{:x}\nMode: {}\nNode count: {}\n",
+        load(&totals.received),
+        load(&totals.sent),
+        service.connections.count(),
+        status.zxid.0,
+        mode(&status),
+        status.znodes,
+    );
+    text
+}
+
+/// As ZooKeeper prints it: four digits at most, at least one.
+pub(super) fn trimmed(value: f64) -> String {
+    let text = format!("{value:.4}");
+    let text = text.trim_end_matches('0');
+    if text.ends_with('.') { format!("{text}0") } else { text.into() }
+}
+
+/// `isro`: what a client that only reads wants to know before it moves here.
+pub(super) fn read_only(service: &ZookeeperService) -> &'static str {
+    if service.is_serving() { "rw" } else { "null" }
+}
+
+/// `envi`: what there is of ZooKeeper's keys.
+pub(super) fn environment() -> String {
+    let mut text = format!("Environment:\nzookeeper.version={}\n", version());
+    let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let os_version = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    for (key, value) in [
+        ("host.name", host.trim()),
+        ("os.name", std::env::consts::OS),
+        ("os.arch", std::env::consts::ARCH),
+        ("os.version", os_version.trim()),
+    ] {
+        let _ = writeln!(text, "{key}={value}");
+    }
+    text
+}
+
+/// `conf`: the settings that have a meaning here.
+pub(super) fn configuration(service: &ZookeeperService) -> String {
+    let settings = &service.settings;
+    let status = service.member.status();
+    let mut text = String::new();
+    let dir = settings.data_dir.display();
+    let _ = write!(
+        text,
+        "clientPort={}\nsecureClientPort=-1\ndataDir={dir}\ndataDirSize={}\ndataLogDir={dir}\ndataLogSize={}\n\
+         tickTime={}\nmaxClientCnxns={}\nminSessionTimeout={}\nmaxSessionTimeout={}\nserverId={}\n",
+        settings.address.port(),
+        size_of(&settings.data_dir.join("snapshots")),
+        size_of(&settings.data_dir.join("log")),
+        settings.tick_ms,
+        settings.connections_per_address,
+        2 * settings.tick_ms,
+        20 * settings.tick_ms,
+        status.id,
+    );
+    if status.members.len() > 1 {
+        let _ = writeln!(text, "peerType=0\nmembership: ");
+        for member in &status.members {
+            let role = if member.voter { "participant" } else { "observer" };
+            let _ = writeln!(text, "server.{}={}:{role}", member.id, member.peer_address);
+        }
+    }
+    text
+}
+
+/// `dirs`.
+pub(super) fn directories(service: &ZookeeperService) -> String {
+    let dir = &service.settings.data_dir;
+    let (snapshots, log) = (size_of(&dir.join("snapshots")), size_of(&dir.join("log")));
+    format!("datadir_size: {snapshots}\nlogdir_size: {log}\n")
+}
+
+/// `hash`: of the tree as it is now.
+pub(super) fn digest(service: &ZookeeperService) -> String {
+    let status = service.member.status();
+    format!("{:x}: {}\n", status.zxid.0, status.digest)
+}
+
+/// Bytes of the files of a directory; 0 for what is not there.
+pub(super) fn size_of(dir: &Path) -> u64 {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.metadata().ok()).filter(fs::Metadata::is_file).map(|file| file.len()).sum()
+}
