@@ -256,12 +256,20 @@ fn multi_op_from_proto(op: peer::MultiOp) -> Result<MultiOp, CommandError> {
 
 fn create_to_proto(create: Create) -> peer::Create {
     let (mode, ttl_ms) = mode_to_proto(create.mode);
-    peer::Create { path: create.path, data: create.data, mode, acl: acl_to_proto(create.acl), ttl_ms }
+    peer::Create {
+        path: create.path,
+        null_data: create.data.is_none(),
+        data: create.data.unwrap_or_default(),
+        mode,
+        acl: acl_to_proto(create.acl),
+        ttl_ms,
+    }
 }
 
 fn create_from_proto(create: peer::Create) -> Result<Create, CommandError> {
     let mode = mode_from_proto(create.mode, create.ttl_ms)?;
-    Ok(Create { path: create.path, data: create.data, mode, acl: acl_from_proto(create.acl) })
+    let data = (!create.null_data).then_some(create.data);
+    Ok(Create { path: create.path, data, mode, acl: acl_from_proto(create.acl) })
 }
 
 /// The numbers are those of `quorate.v1.CreateMode`.
@@ -291,11 +299,16 @@ fn mode_from_proto(mode: u32, ttl_ms: u64) -> Result<CreateMode, CommandError> {
 }
 
 fn set_data_to_proto(set: SetData) -> peer::SetData {
-    peer::SetData { path: set.path, data: set.data, version: set.version }
+    peer::SetData {
+        path: set.path,
+        null_data: set.data.is_none(),
+        data: set.data.unwrap_or_default(),
+        version: set.version,
+    }
 }
 
 fn set_data_from_proto(set: peer::SetData) -> SetData {
-    SetData { path: set.path, data: set.data, version: set.version }
+    SetData { path: set.path, data: (!set.null_data).then_some(set.data), version: set.version }
 }
 
 fn delete_from_proto(delete: peer::Delete) -> Delete {
@@ -342,7 +355,7 @@ mod tests {
             Acl::open(),
             Acl { permissions: Permissions::READ, identity: Identity { scheme: "digest".into(), id: "a:b".into() } },
         ];
-        Create { path: "/a".into(), data: Bytes::from_static(b"data"), mode, acl }
+        Create { path: "/a".into(), data: Some(Bytes::from_static(b"data")), mode, acl }
     }
 
     fn every_op() -> Vec<Op> {
@@ -355,7 +368,7 @@ mod tests {
             CreateMode::PersistentWithTtl { ttl_ms: 5 },
             CreateMode::PersistentSequentialWithTtl { ttl_ms: 1 << 39 },
         ];
-        let set = SetData { path: "/a".into(), data: Bytes::new(), version: -1 };
+        let set = SetData { path: "/a".into(), data: None, version: -1 };
         let delete = Delete { path: "/a".into(), version: 4 };
         let check = Check { path: "/a".into(), version: 0 };
         let mut ops: Vec<Op> = modes.into_iter().map(|mode| Op::Create(create(mode))).collect();
@@ -450,7 +463,7 @@ mod tests {
     #[test]
     fn data_shares_the_memory_of_the_batch() {
         let mut batch = BatchWriter::new(0);
-        let op = Op::SetData(SetData { path: "/a".into(), data: Bytes::from(vec![7; 1000]), version: -1 });
+        let op = Op::SetData(SetData { path: "/a".into(), data: Some(Bytes::from(vec![7; 1000])), version: -1 });
         batch.add(&encode_proposal(lane(1), Author::default(), op, String::new()));
         let batch = batch.finish();
         let range = batch.as_ptr_range();
@@ -458,6 +471,6 @@ mod tests {
         let commands = decode_batch(batch.clone()).unwrap().commands;
 
         let Op::SetData(set) = &commands[0].op else { panic!() };
-        assert!(range.contains(&set.data.as_ptr()));
+        assert!(range.contains(&set.data.as_ref().unwrap().as_ptr()));
     }
 }

@@ -297,7 +297,7 @@ mod tests {
     fn frame_is_bounded_but_never_stuck_on_a_large_proposal() {
         let lane = lane();
         let large = |bytes: usize| {
-            Op::SetData(quorate_tree::SetData { path: "/a".into(), data: vec![0; bytes].into(), version: -1 })
+            Op::SetData(quorate_tree::SetData { path: "/a".into(), data: Some(vec![0; bytes].into()), version: -1 })
         };
         for bytes in [2 * FRAME_BYTES_MAX, FRAME_BYTES_MAX / 2, FRAME_BYTES_MAX / 3, FRAME_BYTES_MAX / 2] {
             lane.propose(Author::default(), large(bytes), String::new(), Completion::Nobody);

@@ -51,7 +51,8 @@ pub(crate) struct Rearm {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Answer {
     Get {
-        data: Bytes,
+        /// Null is not empty.
+        data: Option<Bytes>,
         stat: Stat,
     },
     Exists(Option<Stat>),
@@ -114,7 +115,7 @@ impl Answer {
     pub(crate) fn bytes(&self) -> usize {
         const STAT: usize = 80;
         match self {
-            Self::Get { data, .. } => STAT + data.len(),
+            Self::Get { data, .. } => STAT + data.as_ref().map_or(0, Bytes::len),
             Self::Children { names, .. } | Self::Names(names) => {
                 STAT + names.iter().map(|name| name.len() + 4).sum::<usize>()
             }

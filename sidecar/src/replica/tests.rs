@@ -95,11 +95,11 @@ fn open() -> Op {
 
 fn create(path: &str) -> Op {
     let mode = CreateMode::Persistent;
-    Op::Create(Create { path: path.into(), data: Bytes::new(), mode, acl: vec![Acl::open()] })
+    Op::Create(Create { path: path.into(), data: Some(Bytes::new()), mode, acl: vec![Acl::open()] })
 }
 
 fn set(path: &str, data: &'static str) -> Op {
-    Op::SetData(SetData { path: path.into(), data: data.into(), version: -1 })
+    Op::SetData(SetData { path: path.into(), data: Some(data.into()), version: -1 })
 }
 
 fn get(path: &str, watch: bool) -> Read {
@@ -114,7 +114,7 @@ fn said(queue: &SessionQueue) -> Vec<String> {
         .into_iter()
         .map(|item| match item {
             Item::Reply { tag, answer: Answer::Get { data, .. }, .. } => {
-                format!("{tag}={}", String::from_utf8(data.to_vec()).unwrap())
+                format!("{tag}={}", String::from_utf8(data.unwrap().to_vec()).unwrap())
             }
             Item::Reply { tag, answer: Answer::Refused(refused), .. } => format!("{tag}={:?}", refused.reason),
             Item::Reply { tag, answer: Answer::Declined(declined), .. } => format!("{tag}={declined:?}"),
@@ -245,7 +245,7 @@ fn an_expired_session_is_told_after_its_ephemerals_are_gone() {
     let (write, done) = member.begin(
         &queue,
         1,
-        Op::Create(Create { path: "/e".into(), data: Bytes::new(), mode, acl: vec![Acl::open()] }),
+        Op::Create(Create { path: "/e".into(), data: Some(Bytes::new()), mode, acl: vec![Acl::open()] }),
     );
     member.apply(write, done);
     member.read(&watcher, 1, Read::Exists { path: "/e".into(), watch: true }, false);
@@ -299,7 +299,7 @@ fn reads_wait_in_their_slots_while_too_much_is_waiting_to_be_sent() {
     let limits = QueueLimits { outbox_events_max: 100, outbox_bytes_max: 4096, reply_bytes_max: 4096 };
     let mut member = Member::with_limits(limits);
     let queue = member.open();
-    let data = Bytes::from(vec![b'x'; 1500]);
+    let data = Some(Bytes::from(vec![b'x'; 1500]));
     member.by_other(Op::Create(Create {
         path: "/big".into(),
         data,
@@ -460,7 +460,7 @@ fn events_of_unreadable_nodes_are_not_told() {
     let owner = Identity { scheme: "digest".into(), id: "u:Jq7wMyA/w2Vd5WIDAKdu4OIIFEQ=".into() };
     let secret = Create {
         path: "/secret".into(),
-        data: Bytes::new(),
+        data: Some(Bytes::new()),
         mode: CreateMode::Persistent,
         acl: vec![Acl { permissions: Permissions::ALL, identity: owner.clone() }],
     };

@@ -48,13 +48,14 @@ impl Member {
     }
 
     fn create(&mut self, path: String, mode: CreateMode) {
-        let data = Bytes::from(vec![7; DATA_BYTES]);
+        let data = Some(Bytes::from(vec![7; DATA_BYTES]));
         let applied = self.apply(Op::Create(Create { path, data, mode, acl: vec![Acl::open()] }));
         assert!(matches!(applied, Applied::Fresh { outcome: Ok(_), .. }), "{applied:?}");
     }
 
     fn set(&mut self, path: String) {
-        let applied = self.apply(Op::SetData(SetData { path, data: Bytes::from(vec![8; DATA_BYTES]), version: -1 }));
+        let applied =
+            self.apply(Op::SetData(SetData { path, data: Some(Bytes::from(vec![8; DATA_BYTES])), version: -1 }));
         assert!(matches!(applied, Applied::Fresh { outcome: Ok(_), .. }), "{applied:?}");
     }
 }

@@ -143,8 +143,8 @@ pub enum CreateMode {
 pub struct Create {
     /// As the client sent it; validated when applied, because the order of checks decides the refusal.
     pub path: String,
-    /// The content.
-    pub data: Bytes,
+    /// The content; null is not empty.
+    pub data: Option<Bytes>,
     /// How it lives.
     pub mode: CreateMode,
     /// Must not be empty; doors put in world:anyone where the client gave none.
@@ -156,8 +156,8 @@ pub struct Create {
 pub struct SetData {
     /// The node.
     pub path: String,
-    /// The new content.
-    pub data: Bytes,
+    /// The new content; null is not empty.
+    pub data: Option<Bytes>,
     /// The version the node must have; -1 takes any.
     pub version: i32,
 }

@@ -133,16 +133,22 @@ impl Life {
     }
 }
 
-/// The content of a node, shared with whoever reads it, and its hash.
+/// The content of a node, shared with whoever reads it, and its hash. Null is not empty: clients of ZooKeeper tell them
+/// apart.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Data {
+    /// `None` for both null and empty.
     bytes: Option<Arc<[u8]>>,
+    /// 0 for empty, [`NULL`] for null.
     hash: u64,
 }
 
+const NULL: u64 = 1;
+
 impl Data {
     /// Copies `bytes`: a slice of a received frame would keep the whole frame in memory.
-    pub(crate) fn copy_of(bytes: &[u8]) -> Self {
+    pub(crate) fn copy_of(bytes: Option<&[u8]>) -> Self {
+        let Some(bytes) = bytes else { return Self { bytes: None, hash: NULL } };
         if bytes.is_empty() {
             return Self::default();
         }
@@ -153,8 +159,15 @@ impl Data {
         self.bytes.as_deref().unwrap_or_default()
     }
 
-    pub(crate) fn shared(&self) -> bytes::Bytes {
-        self.bytes.as_ref().map_or_else(bytes::Bytes::new, |bytes| bytes::Bytes::from_owner(Arc::clone(bytes)))
+    pub(crate) fn shared(&self) -> Option<bytes::Bytes> {
+        match &self.bytes {
+            Some(bytes) => Some(bytes::Bytes::from_owner(Arc::clone(bytes))),
+            None => (!self.is_null()).then(bytes::Bytes::new),
+        }
+    }
+
+    pub(crate) fn is_null(&self) -> bool {
+        self.bytes.is_none() && self.hash == NULL
     }
 
     pub(crate) fn hash(&self) -> u64 {

@@ -26,11 +26,11 @@ pub struct SessionView {
 }
 
 impl Tree {
-    /// Data and stat of a node.
+    /// Data, which may be null, and stat of a node.
     ///
     /// # Errors
     /// `NoNode`, or `NoAuth` if none of `identities` may read it.
-    pub fn get(&self, path: &str, identities: &[Identity]) -> Result<(Bytes, Stat), Refused> {
+    pub fn get(&self, path: &str, identities: &[Identity]) -> Result<(Option<Bytes>, Stat), Refused> {
         let id = self.readable(path, identities)?;
         Ok((self.nodes.get(id).data.shared(), self.nodes.stat(id)))
     }

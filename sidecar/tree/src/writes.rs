@@ -132,7 +132,7 @@ impl Tree {
 
     fn create(&mut self, create: &Create, work: &mut Work<'_>) -> Result<Reply, Refusal> {
         let (kind, is_sequential) = kind_of(create.mode, work.author.session)?;
-        if create.data.len() > self.limits.node_bytes_max {
+        if create.data.as_ref().is_some_and(|data| data.len() > self.limits.node_bytes_max) {
             return Err(Refusal::LimitExceeded);
         }
         if !create.path.contains('/') || create.path.contains('\0') {
@@ -171,7 +171,7 @@ impl Tree {
         let id = self.nodes.insert(Node {
             parent,
             name: Name::new(name),
-            data: Data::copy_of(&create.data),
+            data: Data::copy_of(create.data.as_deref()),
             acl,
             life: Life::new(kind),
             czxid: work.zxid,
@@ -189,7 +189,7 @@ impl Tree {
     }
 
     fn set_data(&mut self, set: &SetData, work: &mut Work<'_>) -> Result<Reply, Refusal> {
-        if set.data.len() > self.limits.node_bytes_max {
+        if set.data.as_ref().is_some_and(|data| data.len() > self.limits.node_bytes_max) {
             return Err(Refusal::LimitExceeded);
         }
         let id = self.find_valid(&set.path)?;
@@ -198,7 +198,7 @@ impl Tree {
         check_version(set.version, node.version)?;
 
         let (mzxid, mtime_ms) = (node.mzxid, node.mtime_ms);
-        let data = Data::copy_of(&set.data);
+        let data = Data::copy_of(set.data.as_deref());
         let old = self.change_node(id, &set.path, |node| {
             node.mzxid = work.zxid;
             node.mtime_ms = work.stamp_ms;
@@ -432,7 +432,7 @@ mod tests {
         tree.change_node(Nodes::ROOT, "/", |root| root.directory_mut().created = i32::MAX as u64);
         let create = Op::Create(Create {
             path: "/n-".into(),
-            data: Bytes::new(),
+            data: None,
             mode: CreateMode::PersistentSequential,
             acl: vec![Acl::open()],
         });
@@ -457,7 +457,7 @@ mod tests {
         };
         let before = tree.nodes.acls.len();
         let create = |path: &str, acl| {
-            MultiOp::Create(Create { path: path.into(), data: Bytes::new(), mode: CreateMode::Persistent, acl })
+            MultiOp::Create(Create { path: path.into(), data: None, mode: CreateMode::Persistent, acl })
         };
         let mut work = Work::new(Zxid(1), 0, &author);
 

@@ -278,11 +278,11 @@ fn create(path: &str) -> Op {
 }
 
 fn create_as(path: &str, mode: CreateMode) -> Op {
-    Op::Create(Create { path: path.into(), data: bytes::Bytes::new(), mode, acl: vec![Acl::open()] })
+    Op::Create(Create { path: path.into(), data: Some(bytes::Bytes::new()), mode, acl: vec![Acl::open()] })
 }
 
 fn set(path: &str, bytes: usize) -> Op {
-    Op::SetData(SetData { path: path.into(), data: vec![7; bytes].into(), version: -1 })
+    Op::SetData(SetData { path: path.into(), data: Some(vec![7; bytes].into()), version: -1 })
 }
 
 /// A port nobody listens on, not from the range the system gives to outgoing connections: a member that was killed

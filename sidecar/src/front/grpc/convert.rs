@@ -110,11 +110,11 @@ fn create(request: proto::CreateRequest) -> Result<Create, Malformed> {
         Mode::PersistentWithTtl => CreateMode::PersistentWithTtl { ttl_ms },
         Mode::PersistentSequentialWithTtl => CreateMode::PersistentSequentialWithTtl { ttl_ms },
     };
-    Ok(Create { path: request.path, data: request.data, mode, acl: acl(request.acl) })
+    Ok(Create { path: request.path, data: Some(request.data), mode, acl: acl(request.acl) })
 }
 
 fn set_data(request: proto::SetDataRequest) -> SetData {
-    SetData { path: request.path, data: request.data, version: request.version }
+    SetData { path: request.path, data: Some(request.data), version: request.version }
 }
 
 fn delete(request: proto::DeleteRequest) -> Delete {
@@ -150,7 +150,9 @@ pub(super) fn reply_item(tag: u64, zxid: Zxid, answer: Answer) -> proto::ServerI
     use proto::reply::Result as Answered;
 
     let result = match answer {
-        Answer::Get { data, stat: s } => Answered::Get(proto::GetReply { data, stat: Some(stat(&s)) }),
+        Answer::Get { data, stat: s } => {
+            Answered::Get(proto::GetReply { data: data.unwrap_or_default(), stat: Some(stat(&s)) })
+        }
         Answer::Exists(s) => Answered::Exists(proto::ExistsReply { stat: s.as_ref().map(stat) }),
         Answer::Children { names, stat: s } => Answered::Children(proto::ChildrenReply { names, stat: Some(stat(&s)) }),
         Answer::Acl { acl, stat: s } => {

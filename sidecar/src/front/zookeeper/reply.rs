@@ -66,7 +66,7 @@ pub(super) fn encode_event(event: &Event, out: &mut BytesMut) {
 
 fn response(op: OpCode, answer: Answer, aside: Option<Aside>) -> Result<Response, ErrorCode> {
     Ok(match answer {
-        Answer::Get { data, stat: s } => Response::Data { data: Some(data), stat: stat(&s) },
+        Answer::Get { data, stat: s } => Response::Data { data, stat: stat(&s) },
         Answer::Exists(Some(s)) => Response::Stat(stat(&s)),
         Answer::Exists(None) => return Err(ErrorCode::NO_NODE),
         Answer::Children { names, .. } if op == OpCode::GetChildren => Response::Names(names),
@@ -123,7 +123,7 @@ fn wrote(op: OpCode, reply: Reply, aside: Option<Aside>) -> Response {
 
 fn read_result(answer: Answer) -> OpResult {
     match answer {
-        Answer::Get { data, stat: s } => OpResult::Data { data: Some(data), stat: stat(&s) },
+        Answer::Get { data, stat: s } => OpResult::Data { data, stat: stat(&s) },
         Answer::Children { names, .. } => OpResult::Children(names),
         Answer::Refused(refused) => OpResult::Failed(refusal(refused.reason)),
         Answer::Declined(declined) => OpResult::Failed(decline(declined)),

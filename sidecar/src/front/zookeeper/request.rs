@@ -129,7 +129,7 @@ fn read(read: Read) -> RequestKind {
 
 fn create(create: wire::Create<'_>) -> Result<Create, ErrorCode> {
     let mode = mode(create.kind, create.flags, create.ttl_ms);
-    Ok(Create { path: create.path.into_owned(), data: create.data.unwrap_or_default(), mode, acl: acl(create.acl)? })
+    Ok(Create { path: create.path.into_owned(), data: create.data, mode, acl: acl(create.acl)? })
 }
 
 /// How the node is to live. What no operation accepts becomes a time to live that the tree refuses in its turn, so
@@ -192,7 +192,7 @@ fn delete(delete: wire::Delete<'_>) -> Delete {
 }
 
 fn set_data(set: wire::SetData<'_>) -> SetData {
-    SetData { path: set.path.into_owned(), data: set.data.unwrap_or_default(), version: set.version }
+    SetData { path: set.path.into_owned(), data: set.data, version: set.version }
 }
 
 fn acl(entries: Vec<wire::Acl>) -> Result<Vec<Acl>, ErrorCode> {

@@ -187,6 +187,9 @@ pub(crate) struct NodeItem {
     /// Children ever created.
     #[prost(uint64, tag = "14")]
     pub(crate) created: u64,
+    /// There is no data, not even empty data.
+    #[prost(bool, tag = "15")]
+    pub(crate) null_data: bool,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -207,7 +207,7 @@ impl TreeLoader {
         let mut node = Node {
             parent: NodeId(item.parent),
             name: Name::new(&item.name),
-            data: Data::copy_of(&item.data),
+            data: Data::copy_of((!item.null_data).then_some(&*item.data)),
             acl,
             life,
             czxid: Zxid(item.czxid),

@@ -142,6 +142,7 @@ impl Part {
             parent: image.parent.0,
             name: image.name.as_str().to_owned(),
             data: image.data.as_slice().to_vec(),
+            null_data: image.data.is_null(),
             acl,
             life: image.life.packed(),
             czxid: image.czxid.0,

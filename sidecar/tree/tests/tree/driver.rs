@@ -103,11 +103,11 @@ pub(crate) fn numbered(author: &Author, number: u64, answered: u64) -> Author {
 }
 
 pub(crate) fn create(path: &str, mode: CreateMode) -> Create {
-    Create { path: path.into(), data: Bytes::new(), mode, acl: vec![Acl::open()] }
+    Create { path: path.into(), data: Some(Bytes::new()), mode, acl: vec![Acl::open()] }
 }
 
 pub(crate) fn set(path: &str, data: &'static str, version: i32) -> SetData {
-    SetData { path: path.into(), data: Bytes::from_static(data.as_bytes()), version }
+    SetData { path: path.into(), data: Some(Bytes::from_static(data.as_bytes())), version }
 }
 
 pub(crate) fn set_acl(path: &str, acl: Vec<Acl>, version: i32) -> SetAcl {

@@ -22,7 +22,7 @@ pub(crate) struct Model {
 
 #[derive(Clone, Debug)]
 struct Node {
-    data: Bytes,
+    data: Option<Bytes>,
     acl: Vec<Acl>,
     mode: CreateMode,
     owner: SessionId,
@@ -42,12 +42,15 @@ pub(crate) struct Session {
     outcomes: BTreeMap<u64, (Zxid, Outcome)>,
 }
 
+/// Stat, data, ACL and children's names.
+type NodeView = (Stat, Option<Bytes>, Vec<Acl>, Vec<String>);
+
 /// Everything that can be asked of a tree.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Dump {
     zxid: Zxid,
     node_count: usize,
-    nodes: BTreeMap<String, (Stat, Bytes, Vec<Acl>, Vec<String>)>,
+    nodes: BTreeMap<String, NodeView>,
     sessions: Vec<SessionView>,
     ephemerals: Vec<(SessionId, Vec<String>)>,
     due: Vec<(i64, Vec<(String, Zxid)>)>,
@@ -66,7 +69,7 @@ impl Model {
             if path == "/zookeeper/config" {
                 acl[0].permissions = Permissions::READ;
             }
-            let (data, mode, owner) = (Bytes::new(), CreateMode::Persistent, SessionId::NONE);
+            let (data, mode, owner) = (Some(Bytes::new()), CreateMode::Persistent, SessionId::NONE);
             nodes.insert(path.to_owned(), Node { data, acl, mode, owner, created: 0, stat: Stat::default() });
         }
         Self {
@@ -267,7 +270,7 @@ impl Model {
         {
             return Err(Refusal::BadArguments);
         }
-        if create.data.len() > self.limits.node_bytes_max {
+        if create.data.as_ref().map_or(0, Bytes::len) > self.limits.node_bytes_max {
             return Err(Refusal::LimitExceeded);
         }
         if !create.path.contains('/') || create.path.contains('\0') {
@@ -305,7 +308,7 @@ impl Model {
             ctime_ms: stamp_ms,
             mtime_ms: stamp_ms,
             ephemeral_owner: owner,
-            data_length: create.data.len() as u32,
+            data_length: create.data.as_ref().map_or(0, Bytes::len) as u32,
             ..Stat::default()
         };
         let node = Node { data: create.data.clone(), acl, mode: create.mode, owner, created: 0, stat };
@@ -320,13 +323,13 @@ impl Model {
     fn set(
         &mut self,
         path: &str,
-        data: &Bytes,
+        data: &Option<Bytes>,
         version: i32,
         author: &Author,
         stamp_ms: i64,
         changes: &mut Vec<Change>,
     ) -> Result<Reply, Refusal> {
-        if data.len() > self.limits.node_bytes_max {
+        if data.as_ref().map_or(0, Bytes::len) > self.limits.node_bytes_max {
             return Err(Refusal::LimitExceeded);
         }
         valid(path)?;
@@ -336,7 +339,7 @@ impl Model {
             return Err(Refusal::BadVersion);
         }
         node.data = data.clone();
-        node.stat.data_length = data.len() as u32;
+        node.stat.data_length = data.as_ref().map_or(0, Bytes::len) as u32;
         node.stat.version += 1;
         node.stat.mzxid = Zxid(self.zxid);
         node.stat.mtime_ms = stamp_ms;

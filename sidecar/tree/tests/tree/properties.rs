@@ -142,7 +142,7 @@ fn text() -> impl Strategy<Value = At> {
 }
 
 fn data_length() -> impl Strategy<Value = u8> {
-    prop_oneof![30 => 0..41_u8, 1 => Just(41)]
+    prop_oneof![30 => 0..41_u8, 1 => Just(41), 2 => Just(u8::MAX)]
 }
 
 fn version() -> impl Strategy<Value = i32> {
@@ -426,7 +426,12 @@ impl World {
     }
 }
 
-fn data(length: u8) -> Bytes {
+/// The greatest length stands for null.
+fn data(length: u8) -> Option<Bytes> {
+    (length != u8::MAX).then(|| bytes(length))
+}
+
+fn bytes(length: u8) -> Bytes {
     Bytes::from(vec![length; length.into()])
 }
 

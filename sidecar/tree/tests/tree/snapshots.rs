@@ -21,7 +21,7 @@ fn populated() -> Driver {
     driver.accepted(&alice, Op::Delete(delete("/a/gone", -1)));
     driver.create(&alice, "/a/a-name-too-long-to-lie-in-the-node", CreateMode::Persistent);
     let guarded = vec![entry(Permissions::READ, "world", "anyone"), entry(Permissions::ALL, "digest", "u:p")];
-    let data = Bytes::from_static(b"some data");
+    let data = Some(Bytes::from_static(b"some data"));
     driver.accepted(&alice, Op::Create(Create { path: "/g".into(), data, mode: CreateMode::Persistent, acl: guarded }));
     driver.accepted(&numbered(&alice, 1, 0), Op::SetData(set("/a", "x", -1)));
     driver.apply(&numbered(&alice, 2, 0), Op::Delete(delete("/no", -1)));
@@ -95,7 +95,7 @@ fn large_nodes_make_a_part_end_early() {
     let mut driver = Driver::new();
     let alice = driver.open();
     for index in 0..8 {
-        let data = Bytes::from(vec![index; 200 * 1024]);
+        let data = Some(Bytes::from(vec![index; 200 * 1024]));
         let acl = vec![Acl::open()];
         driver.accepted(
             &alice,

@@ -48,7 +48,7 @@ fn a_stat_tells_what_happened_to_a_node() {
 
     let Reply::Created { path, stat } = driver.accepted(
         &alice,
-        Op::Create(Create { data: Bytes::from_static(b"abc"), ..create("/a", CreateMode::Persistent) }),
+        Op::Create(Create { data: Some(Bytes::from_static(b"abc")), ..create("/a", CreateMode::Persistent) }),
     ) else {
         panic!("created")
     };
@@ -222,7 +222,7 @@ fn bounds_are_kept() {
     let mut driver = Driver::with_limits(limits);
     let alice = driver.open();
     let with_data = |bytes: &'static str| {
-        Op::Create(Create { data: Bytes::from_static(bytes.as_bytes()), ..create("/a", CreateMode::Persistent) })
+        Op::Create(Create { data: Some(Bytes::from_static(bytes.as_bytes())), ..create("/a", CreateMode::Persistent) })
     };
 
     driver.refused(&alice, with_data("12345"), Refusal::LimitExceeded);
