@@ -29,7 +29,7 @@ use parking_lot::Mutex;
 use quorate_proto::peer;
 use quorate_tree::{Author, MemberId, Op, SessionId, Tree};
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{mpsc, oneshot, watch},
     time::{Instant, MissedTickBehavior, interval},
 };
 use tokio_util::sync::CancellationToken;
@@ -102,10 +102,11 @@ enum Event {
     Closed {
         stream: StreamId,
     },
-    /// A command of the leader's own, if it still leads in that term.
+    /// A command of the leader's own, if it leads in that term. Whoever asked is told when it was taken.
     Own {
         term: u64,
         op: Op,
+        taken: oneshot::Sender<()>,
     },
     /// Proposes nothing for so long.
     Hold(Duration),
@@ -198,10 +199,12 @@ impl LeaderDoor {
         Ok((LeaderStream { id, events: self.events.clone() }, receiver))
     }
 
-    /// Proposes a command of the leader's own. Nothing happens if this member does not lead in that term.
-    pub(crate) async fn propose_own(&self, term: u64, op: Op) {
+    /// Proposes a command of the leader's own, and says whether it was taken: then it is applied unless the reign ends
+    /// before. It is not taken if the leader's task does not know yet that it leads in that term, or does not any more.
+    pub(crate) async fn propose_own(&self, term: u64, op: Op) -> bool {
+        let (taken, answer) = oneshot::channel();
         // The task ends only when the whole member does.
-        let _ = self.events.send(Event::Own { term, op }).await;
+        self.events.send(Event::Own { term, op, taken }).await.is_ok() && answer.await.is_ok()
     }
 
     /// Proposes nothing for so long, unless another leads meanwhile: what comes is held, and sent again to the next
@@ -447,9 +450,13 @@ impl LeaderTask {
                     reign.drop_stream(stream);
                 }
             }
-            Event::Own { term, op } => {
+            Event::Own { term, op, taken } => {
                 if let Some(reign) = reign.as_mut().filter(|reign| reign.term == term) {
                     reign.propose_own(op);
+                    // Whoever gave up waiting finds out when it is applied.
+                    let _ = taken.send(());
+                } else {
+                    debug!(term, "a command of the leader's own came while this member does not lead in that term");
                 }
             }
             Event::Hold(hold) => {

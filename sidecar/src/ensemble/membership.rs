@@ -79,7 +79,7 @@ impl MembershipKeeper {
         }
     }
 
-    async fn compare(&self, term: u64, proposed: &mut HashSet<(MemberId, u64)>) {
+    pub(super) async fn compare(&self, term: u64, proposed: &mut HashSet<(MemberId, u64)>) {
         let membership = self.membership();
         if membership.get_joint_config().len() > 1 {
             // Somebody began a change and could not end it.
@@ -114,14 +114,17 @@ impl MembershipKeeper {
     }
 
     async fn register(&self, term: u64, member: MemberId, disk_id: u64, proposed: &mut HashSet<(MemberId, u64)>) {
-        if !proposed.insert((member, disk_id)) {
+        if proposed.contains(&(member, disk_id)) {
             return;
         }
-        info!(%member, disk = format_args!("{disk_id:016x}"), "register a disk");
         // An ensemble that has a name keeps it.
         let named = self.replica.read(|tree| tree.ensemble_id());
         let ensemble_id = named.unwrap_or_else(|| rand::random_range(1..=u64::MAX));
-        self.door.propose_own(term, Op::RegisterMember { member, disk_id, ensemble_id }).await;
+        // The leader's task may learn of its reign later than this one does: what it does not take is proposed again.
+        if self.door.propose_own(term, Op::RegisterMember { member, disk_id, ensemble_id }).await {
+            info!(%member, disk = format_args!("{disk_id:016x}"), "register a disk");
+            proposed.insert((member, disk_id));
+        }
     }
 
     /// A member that lost its disk has no vote until it has caught up.

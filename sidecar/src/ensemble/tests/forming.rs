@@ -1,6 +1,17 @@
 //! An ensemble comes into being, and what is proposed anywhere is applied everywhere.
 
+use std::collections::HashSet;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
 use super::*;
+use crate::ensemble::{
+    disks::DiskTable,
+    leader::{LeaderDoor, LeaderTask},
+    leadership::Leadership,
+    membership::MembershipKeeper,
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn proposals_of_every_member_are_applied_everywhere() {
@@ -83,5 +94,58 @@ async fn reads_behind_a_barrier_see_what_was_written_before_it_elsewhere() {
 
         assert!(reader.replica.read(|tree| tree.stat(&format!("/n{i}"), &[]).is_ok()), "n{i}");
     }
+    cluster.stop().await;
+}
+
+/// Seen once in many starts: everybody knew the leader, and nobody was ever ready. The registrations were proposed
+/// before the leader's task had learnt that it leads, and never again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn disks_are_registered_also_if_the_leaders_task_learns_of_its_reign_last() {
+    let cluster = Cluster::started(1).await;
+    let Running { ensemble, replica, .. } = cluster.member(1);
+    let parts = &ensemble.parts;
+    let leads = *parts.leadership.borrow();
+    let (told, leadership) = watch::channel(Leadership::default());
+    let (door, queue) = LeaderDoor::new();
+    // No disk is registered in this table, whatever is applied.
+    let disks = Arc::new(DiskTable::new(vec![MemberId(1)]));
+    let task = LeaderTask {
+        member: MemberId(1),
+        raft: parts.raft.clone(),
+        replica: replica.clone(),
+        disks: disks.clone(),
+        door: door.clone(),
+        queue,
+        leadership,
+        timing: parts.hand_over.timing,
+        reap_period: PATIENCE,
+    };
+    let keeper = MembershipKeeper {
+        raft: parts.raft.clone(),
+        replica: replica.clone(),
+        standing: parts.standing.clone(),
+        disks,
+        links: Arc::default(),
+        door,
+        leadership: parts.leadership.clone(),
+        timing: parts.hand_over.timing,
+    };
+    let stop = CancellationToken::new();
+    let task = tokio::spawn(task.run(stop.clone()));
+    let status = || cluster.member(1).status();
+    let before = status().last_log_index;
+    let mut proposed = HashSet::new();
+
+    keeper.compare(leads.term, &mut proposed).await;
+    told.send_replace(leads);
+
+    let deadline = Instant::now() + PATIENCE;
+    while status().last_log_index == before {
+        assert!(Instant::now() < deadline, "nothing was proposed again");
+        keeper.compare(leads.term, &mut proposed).await;
+        tokio::task::yield_now().await;
+    }
+    stop.cancel();
+    task.await.unwrap();
     cluster.stop().await;
 }
