@@ -249,17 +249,31 @@ impl Running {
     /// # Cancel safety
     /// Not cancel safe: the parts that were not ended go on.
     pub async fn shutdown(self) {
-        if tokio::time::timeout(limits::DRAIN_MAX, self.drain()).await.is_err() {
+        self.end(Heir::Wanted).await;
+    }
+
+    /// The same for a member whose whole ensemble ends with it: nobody is left to take over leadership.
+    ///
+    /// # Cancel safety
+    /// Not cancel safe, as [`Running::shutdown`].
+    pub(crate) async fn shutdown_with_all(self) {
+        self.end(Heir::NotWanted).await;
+    }
+
+    async fn end(self, heir: Heir) {
+        if tokio::time::timeout(limits::DRAIN_MAX, self.drain(heir)).await.is_err() {
             warn!("the graceful end took too long; what was open is cut off");
         }
     }
 
-    async fn drain(self) {
+    async fn drain(self, heir: Heir) {
         info!("shutting down");
         self.stop_clients.cancel();
         self.tracker.close();
         self.tracker.wait().await;
-        if let Err(error) = self.ensemble.hand_over(None).await {
+        if heir == Heir::Wanted
+            && let Err(error) = self.ensemble.hand_over(None).await
+        {
             warn!(%error, "leadership could not be handed over; the others elect a leader after their timeout");
         }
         join(self.client_server, "client").await;
@@ -274,6 +288,13 @@ impl Running {
     pub(crate) fn member(&self) -> &Arc<Member> {
         &self.member
     }
+}
+
+/// Whether somebody is to take over leadership from a member that ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Heir {
+    Wanted,
+    NotWanted,
 }
 
 fn ensemble_config(config: &Config, hooks: Hooks, metrics: EnsembleMetrics) -> EnsembleConfig {

@@ -90,8 +90,8 @@ impl Dev {
             said = say_when_ready(&members, &configs, began) => said?,
         }
         stop.end(async {
-            // Together: one after the other would hand leadership from member to member.
-            future::join_all(members.into_iter().map(Running::shutdown)).await;
+            // Together, and nobody is left who could take over leadership.
+            future::join_all(members.into_iter().map(Running::shutdown_with_all)).await;
         })
         .await;
         Ok(ExitCode::SUCCESS)
