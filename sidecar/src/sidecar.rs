@@ -7,7 +7,7 @@ use quorate_tree::{Limits, Tree};
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::Server;
-use tracing::{info, warn};
+use tracing::{Instrument, info, warn};
 
 use crate::{
     config::{Config, limits},
@@ -192,19 +192,21 @@ impl Doors {
                 tick_ms: sessions.limits().tick_ms,
             };
             let service = ZookeeperService::new(sessions.clone(), member.clone(), settings);
-            tokio::spawn(zookeeper::serve(door, service, tracker.clone(), stop_clients.clone()))
+            tokio::spawn(zookeeper::serve(door, service, tracker.clone(), stop_clients.clone()).in_current_span())
         });
         let session_service =
             SessionService::new(sessions, config.id.0, limits::FRAME_BYTES_MAX, tracker.clone(), stop_clients.clone());
-        let client_server = tokio::spawn(serve_clients(
+        let clients = serve_clients(
             self.client,
             session_service,
             AdminService::new(member.clone()),
             ensemble.readiness(),
             stop_clients.clone(),
-        ));
+        );
+        let client_server = tokio::spawn(clients.in_current_span());
         let source: Arc<dyn StatusSource> = member.clone();
-        let admin_server = tokio::spawn(admin::serve(self.admin, source, self.metrics, stop_admin.clone()));
+        let admin_server =
+            tokio::spawn(admin::serve(self.admin, source, self.metrics, stop_admin.clone()).in_current_span());
         Ok(Running {
             addresses,
             member,

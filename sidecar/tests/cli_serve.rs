@@ -215,7 +215,30 @@ fn dev_prints_its_table_then_that_it_is_ready_and_leaves_nothing_behind() {
     dev.signal(Signal::INT);
     let said = dev.end();
     assert_eq!(said.code, Some(0), "{said:?}");
+    assert!(!said.err.contains("leadership could not be handed over"), "{said:?}");
     assert_eq!(std::fs::read_dir(temporary.path()).unwrap().count(), 0, "temporary data is gone");
+}
+
+#[test]
+fn log_lines_of_dev_say_which_member_they_are_of() {
+    let temporary = tempfile::tempdir().unwrap();
+    let mut dev = start(dev(temporary.path(), free_block()).env("QUORATE_LOG_LEVEL", "info"));
+    dev.out("ready in ");
+    dev.signal(Signal::INT);
+    let said = dev.end();
+
+    let lines = said.err.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let of_members = |message: &str| {
+        let lines = lines.clone().filter(|line| line["message"] == message);
+        let mut members: Vec<_> = lines.map(|line| line["span"]["member"].to_string()).collect();
+        members.sort();
+        members.dedup();
+        members
+    };
+    for message in ["readiness", "shutting down"] {
+        assert_eq!(of_members(message), ["\"1\"", "\"2\"", "\"3\""], "{message}: {}", said.err);
+    }
+    assert_eq!(of_members("this member leads").len(), 1, "{}", said.err);
 }
 
 #[test]

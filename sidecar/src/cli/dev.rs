@@ -11,6 +11,7 @@ use futures_util::future;
 use quorate_tree::MemberId;
 use tempfile::TempDir;
 use tokio::select;
+use tracing::{Instrument, Span};
 
 use super::{
     exit::{Exit, Failure},
@@ -79,7 +80,9 @@ impl Dev {
             select! {
                 biased;
                 () = stop.told() => return Ok(ExitCode::SUCCESS),
-                built = Sidecar::build(config.clone()) => members.push(built.map_err(|error| not_started(&error))?),
+                built = Sidecar::build(config.clone()).instrument(of_member(config.id)) => {
+                    members.push((config.id, built.map_err(|error| not_started(&error))?));
+                }
             }
         }
         output::line(&table(&configs))?;
@@ -91,7 +94,8 @@ impl Dev {
         }
         stop.end(async {
             // Together, and nobody is left who could take over leadership.
-            future::join_all(members.into_iter().map(Running::shutdown_with_all)).await;
+            let ends = members.into_iter().map(|(id, member)| member.shutdown_with_all().instrument(of_member(id)));
+            future::join_all(ends).await;
         })
         .await;
         Ok(ExitCode::SUCCESS)
@@ -136,6 +140,11 @@ impl Data {
     }
 }
 
+/// Says in each log line of a member which one it is of: they share one output. Above every filter.
+fn of_member(member: MemberId) -> Span {
+    tracing::error_span!("dev", %member)
+}
+
 fn table(configs: &[Config]) -> String {
     let rows = configs.iter().map(|config| {
         let Config { id, client_addr, peer_addr, admin_addr, zookeeper_addr, .. } = config;
@@ -151,8 +160,8 @@ fn table(configs: &[Config]) -> String {
     output::table(titles, [true, false, false, false, false], rows.collect())
 }
 
-async fn say_when_ready(members: &[Running], configs: &[Config], began: Instant) -> Result<(), Failure> {
-    future::join_all(members.iter().map(Running::ready)).await;
+async fn say_when_ready(members: &[(MemberId, Running)], configs: &[Config], began: Instant) -> Result<(), Failure> {
+    future::join_all(members.iter().map(|(_, member)| member.ready())).await;
     output::line(&format!("ready in {} ms", began.elapsed().as_millis()))?;
     let endpoints: Vec<_> = configs.iter().map(|config| format!("http://{}", config.client_addr)).collect();
     eprintln!("\n  export QUORATE_ENDPOINT={}", endpoints.join(","));
@@ -161,8 +170,8 @@ async fn say_when_ready(members: &[Running], configs: &[Config], began: Instant)
     future::pending().await
 }
 
-async fn first_failure(members: &[Running]) -> SidecarError {
-    let failures = members.iter().map(|member| Box::pin(member.failed()));
+async fn first_failure(members: &[(MemberId, Running)]) -> SidecarError {
+    let failures = members.iter().map(|(_, member)| Box::pin(member.failed()));
     future::select_all(failures).await.0
 }
 

@@ -202,7 +202,7 @@ impl RaftStateMachine<Types> for Machine {
             Ok(stored)
         };
         let stored = tokio::task::spawn_blocking(install).await.map_err(io::Error::other)??;
-        info!(index, zxid = %stored.zxid, "the copy was replaced by a snapshot of the leader");
+        info!(member = %self.hooks.standing.member(), index, zxid = %stored.zxid, "the copy was replaced by a snapshot of the leader");
         self.hooks.shelf.install(stored);
         self.hooks.digests.forget_own();
         self.applied = meta.last_log_id;

@@ -25,7 +25,7 @@ use quorate_tree::{Author, MemberId, Op, SessionId};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::Server;
-use tracing::{error, warn};
+use tracing::{Instrument, error, warn};
 
 use crate::{
     net::Door,
@@ -218,11 +218,12 @@ impl Ensemble {
         let spawn = |name: &'static str, task: BoxFuture<'static, ()>| {
             let failure = failure.clone();
             // A part that fell over leaves a member that only looks alive: the whole member ends, and says why.
-            tasks.spawn(AssertUnwindSafe(task).catch_unwind().map(move |ended| {
+            let task = AssertUnwindSafe(task).catch_unwind().map(move |ended| {
                 if ended.is_err() {
                     failure.fail(EnsembleError::Failed(format!("the task {name:?} of this member fell over")));
                 }
-            }));
+            });
+            tasks.spawn(task.in_current_span());
         };
 
         let (leadership_sender, leadership) = watch::channel(Leadership::default());
@@ -237,6 +238,7 @@ impl Ensemble {
                     failure.fail(error);
                 }
             }
+            .in_current_span()
         });
         tasks.spawn({
             let (log, stop, failure) = (log.clone(), stop.clone(), failure.clone());
@@ -248,6 +250,7 @@ impl Ensemble {
                     error = log.failed() => failure.fail(EnsembleError::Failed(disk::sentence(error))),
                 }
             }
+            .in_current_span()
         });
         let leader_task = LeaderTask {
             member: config.member,
