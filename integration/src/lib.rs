@@ -9,6 +9,7 @@
 //! - `ensemble` is what scenarios are written against: they run on processes (`cluster`) and in this one (`local`);
 //! - `cluster` runs real `quorate serve` processes (`process`), kills, stops, wipes and restarts them, and
 //!   asks them how they are (`admin`); `proxy` cuts, slows down and resets the connections between them;
+//! - `peers` finds other people's servers and clients;
 //! - `eventually` waits for a condition with a deadline, and says what it waited for.
 
 pub mod admin;
@@ -21,6 +22,7 @@ pub mod load;
 pub mod local;
 pub mod model;
 pub mod order;
+pub mod peers;
 pub mod process;
 pub mod proxy;
 pub mod raw;

@@ -305,7 +305,7 @@ fn ensemble_config(config: &Config, hooks: Hooks, metrics: EnsembleMetrics) -> E
         peers: config.ensemble.iter().map(|(id, address)| (id, address.to_string())).collect(),
         election_timeout_ms: u64::try_from(config.election_timeout.as_millis()).unwrap_or(u64::MAX),
         limits: Limits::DEFAULT,
-        reap_period: limits::REAP_PERIOD,
+        reap_period: config.reap_period,
         snapshot_log_bytes_min: SNAPSHOT_LOG_BYTES_MIN,
         faults: hooks.faults,
         metrics,

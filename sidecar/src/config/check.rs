@@ -143,7 +143,8 @@ impl Config {
         };
         range("tick-ms", self.tick, limits::TICK_MS_MIN, limits::TICK_MS_MAX)?;
         let (min, max) = (limits::ELECTION_TIMEOUT_MS_MIN, limits::ELECTION_TIMEOUT_MS_MAX);
-        range("election-timeout-ms", self.election_timeout, min, max)
+        range("election-timeout-ms", self.election_timeout, min, max)?;
+        range("reap-period-ms", self.reap_period, limits::REAP_PERIOD_MS_MIN, limits::REAP_PERIOD_MS_MAX)
     }
 
     fn check_voters(&self) -> Result<Vec<CheckWarning>, CheckError> {

@@ -74,6 +74,10 @@ pub(crate) struct Layer {
     #[arg(long, env = "QUORATE_ELECTION_TIMEOUT_MS", value_name = "N", help_heading = "Timing")]
     pub(crate) election_timeout_ms: Option<u64>,
 
+    /// How often the leader looks for container and TTL nodes that are due [default: 60000]
+    #[arg(long, env = "QUORATE_REAP_PERIOD_MS", value_name = "N", help_heading = "Timing")]
+    pub(crate) reap_period_ms: Option<u64>,
+
     /// What is logged: a level, or filters like `info,quorate_sidecar=debug` (RUST_LOG too) [default: info]
     #[arg(long, env = "QUORATE_LOG_LEVEL", value_name = "FILTER", help_heading = "Telemetry")]
     pub(crate) log_level: Option<String>,
@@ -102,6 +106,7 @@ impl Layer {
             connections_per_address: self.connections_per_address.or(below.connections_per_address),
             tick_ms: self.tick_ms.or(below.tick_ms),
             election_timeout_ms: self.election_timeout_ms.or(below.election_timeout_ms),
+            reap_period_ms: self.reap_period_ms.or(below.reap_period_ms),
             log_level: self.log_level.or(below.log_level),
             log_format: self.log_format.or(below.log_format),
             otlp_endpoint: self.otlp_endpoint.or(below.otlp_endpoint),

@@ -47,6 +47,9 @@ pub(crate) const DRAIN_MAX: Duration = Duration::from_secs(10);
 
 /// How often the leader looks for container and ttl nodes that are due.
 pub(crate) const REAP_PERIOD: Duration = Duration::from_secs(60);
+/// What `--reap-period-ms` may be.
+pub(crate) const REAP_PERIOD_MS_MIN: u64 = 100;
+pub(crate) const REAP_PERIOD_MS_MAX: u64 = 24 * 60 * 60 * 1000;
 
 /// What `--election-timeout-ms` may be. The heartbeat is a tenth of it and waits for an fsync, hence the minimum.
 pub(crate) const ELECTION_TIMEOUT_MS_MIN: u64 = 50;

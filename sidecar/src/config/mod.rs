@@ -58,6 +58,8 @@ pub struct Config {
     pub tick: Duration,
     /// A silent leader is replaced within this time.
     pub election_timeout: Duration,
+    /// How often the leader looks for container and TTL nodes that are due.
+    pub reap_period: Duration,
 }
 
 /// Everything the process is told: the member's settings and its own.
@@ -109,6 +111,7 @@ impl Config {
             super_digest: None,
             tick: Duration::from_millis(limits::TICK_MS),
             election_timeout: Duration::from_millis(limits::ELECTION_TIMEOUT_MS),
+            reap_period: limits::REAP_PERIOD,
         }
     }
 }
@@ -140,6 +143,7 @@ fn settle(layer: Layer) -> Result<(Config, telemetry::Options), ConfigError> {
         connections_per_address,
         tick_ms,
         election_timeout_ms,
+        reap_period_ms,
         log_level,
         log_format,
         otlp_endpoint,
@@ -166,6 +170,7 @@ fn settle(layer: Layer) -> Result<(Config, telemetry::Options), ConfigError> {
         super_digest,
         tick: tick_ms.map_or(default.tick, Duration::from_millis),
         election_timeout: election_timeout_ms.map_or(default.election_timeout, Duration::from_millis),
+        reap_period: reap_period_ms.map_or(default.reap_period, Duration::from_millis),
         ..default
     };
     let telemetry = telemetry::Options {

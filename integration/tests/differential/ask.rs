@@ -1,0 +1,538 @@
+//! What is asked: random requests, most of them sensible, over few paths so that they meet each other.
+
+use bytes::BytesMut;
+use quorate_wire::{Encoder as _, OpCode, XID_AUTH, XID_PING, XID_SET_WATCHES, frame};
+use rand::{Rng as _, rngs::StdRng, seq::IndexedRandom as _};
+
+use crate::{compare::Known, servers::SUPER};
+
+/// One request as both servers get it.
+#[derive(Clone, Debug)]
+pub(crate) struct Ask {
+    /// The operation, which may be none.
+    pub(crate) op: i32,
+    /// `None` takes the next number of the session.
+    pub(crate) xid: Option<i32>,
+    /// The body for each of the two, which differ only in zxids.
+    pub(crate) body: [BytesMut; 2],
+    /// For people.
+    pub(crate) text: String,
+}
+
+impl Ask {
+    pub(crate) fn new(op: OpCode, text: impl Into<String>, write: impl Fn(&mut BytesMut)) -> Self {
+        let mut body = BytesMut::new();
+        write(&mut body);
+        Self { op: op.code(), xid: None, body: [body.clone(), body], text: format!("{op:?} {}", text.into()) }
+    }
+
+    /// Its frame for one of the two.
+    pub(crate) fn frame(&self, side: usize, xid: i32, to: &mut BytesMut) {
+        frame(to, |to| {
+            to.int(xid);
+            to.int(self.op);
+            to.extend_from_slice(&self.body[side]);
+        });
+    }
+
+    /// Whether its answer, when it is not an error, has the zxid of a change of its own.
+    pub(crate) fn writes(&self) -> bool {
+        matches!(self.op, 1 | 2 | 5 | 7 | 14 | 15 | 19 | 21 | -11)
+    }
+}
+
+const GOOD: [&str; 18] = [
+    "/d",
+    "/d/a",
+    "/d/b",
+    "/d/c",
+    "/d/a/x",
+    "/d/a/y",
+    "/d/b/x",
+    "/d/c/e",
+    "/d/a/x/deep",
+    "/d/a/x/deep/er",
+    "/e",
+    "/e/a",
+    "/d/...",
+    "/d/ü b",
+    "/d/a..b",
+    "/q",
+    "/q/a",
+    "/q/b",
+];
+const RESERVED: [&str; 9] = [
+    "/",
+    "/zookeeper",
+    "/zookeeper/quota",
+    "/zookeeper/config",
+    "/zookeeper/own",
+    "/zookeeper/quota/q",
+    "/zookeeper/quota/q/zookeeper_limits",
+    "/zookeeper/quota/q/zookeeper_stats",
+    "/zookeeper/quota/own",
+];
+const BAD: [&str; 20] = [
+    "",
+    "/d/",
+    "//",
+    "/d//a",
+    "d/a",
+    "d",
+    "/d/./a",
+    "/d/../a",
+    "/d/.",
+    "/..",
+    "/d/\u{1}",
+    "/d/\u{0}",
+    "/d/\u{1f}x",
+    "/d/\u{7f}",
+    "/d/\u{9f}",
+    "/d/\u{e000}",
+    "/d/\u{f8ff}",
+    "/d/\u{fff0}",
+    "/d/😀",
+    "/d/a/",
+];
+const QUOTAS: [&[u8]; 5] = [
+    b"count=-1,bytes=-1=;byteHardLimit=-1;countHardLimit=3",
+    b"count=-1,bytes=-1=;byteHardLimit=20;countHardLimit=-1",
+    b"count=2,bytes=5",
+    b"count=-1,bytes=-1=;byteHardLimit=10;countHardLimit=4",
+    b"nonsense",
+];
+
+type AclEntry = (i32, Option<&'static str>, Option<&'static str>);
+const U1: &str = "u1:fpT/y03U+EjItKZOSLGvjnJlyng=";
+const U2: &str = "u2:o9NxcCGDPOlcV7JVhmKHOf5ctVE=";
+const ENTRIES: [AclEntry; 16] = [
+    (31, Some("world"), Some("anyone")),
+    (1, Some("world"), Some("anyone")),
+    (15, Some("world"), Some("anyone")),
+    (0, Some("world"), Some("anyone")),
+    (31, Some("digest"), Some(U1)),
+    (3, Some("digest"), Some(U2)),
+    (16, Some("digest"), Some(U2)),
+    (31, Some("auth"), Some("")),
+    (31, Some("auth"), None),
+    (31, Some("ip"), Some("127.0.0.1")),
+    (31, Some("ip"), Some("127.0.0.0/8")),
+    (31, Some("ip"), Some("10.1.2.3")),
+    (30, Some("ip"), Some("::1")),
+    (63, Some("world"), Some("anyone")),
+    (-1, Some("digest"), Some(U1)),
+    (4, Some("world"), Some("anyone")),
+];
+const BAD_ENTRIES: [AclEntry; 12] = [
+    (31, Some("world"), Some("someone")),
+    (31, Some("world"), None),
+    (31, Some("nobody"), Some("x")),
+    (31, Some(""), Some("")),
+    (31, Some("digest"), Some("plain")),
+    (31, Some("digest"), Some("a:b:c")),
+    (31, Some("digest"), Some("")),
+    (31, Some("ip"), Some("127.0.0.1/33")),
+    (31, Some("ip"), Some("127.0.0.256")),
+    (31, Some("ip"), Some("")),
+    (31, Some("super"), Some("")),
+    (31, Some("ip"), Some("::1/129")),
+];
+
+/// Draws requests.
+pub(crate) struct Draw<'a> {
+    pub(crate) rng: &'a mut StdRng,
+    /// What the answers have shown so far.
+    pub(crate) known: &'a Known,
+    /// Whether nodes below a quota may be meant.
+    pub(crate) quotas: bool,
+}
+
+impl Draw<'_> {
+    fn one_in(&mut self, n: u32) -> bool {
+        self.rng.random_range(0..n) == 0
+    }
+
+    pub(crate) fn path(&mut self) -> String {
+        let path = self.any_path();
+        match path.strip_prefix("/q") {
+            Some(rest) if !self.quotas => format!("/d{rest}"),
+            _ if path.starts_with("/zookeeper/quota/q") && !self.quotas => "/d/a".to_owned(),
+            _ => path,
+        }
+    }
+
+    fn any_path(&mut self) -> String {
+        match self.rng.random_range(0..100) {
+            0..70 => (*GOOD.choose(self.rng).unwrap()).to_owned(),
+            70..85 if !self.known.recent.is_empty() => {
+                let recent: Vec<_> = self.known.recent.iter().collect();
+                (*recent.choose(self.rng).unwrap()).clone()
+            }
+            85..93 => (*RESERVED.choose(self.rng).unwrap()).to_owned(),
+            93..97 => (*BAD.choose(self.rng).unwrap()).to_owned(),
+            _ => "/d/a".to_owned(),
+        }
+    }
+
+    /// Null once in a while.
+    fn maybe_path(&mut self) -> Option<String> {
+        if self.one_in(150) { None } else { Some(self.path()) }
+    }
+
+    fn data(&mut self, path: &str) -> Option<Vec<u8>> {
+        if path.ends_with("zookeeper_limits") && !self.one_in(5) {
+            return Some(QUOTAS.choose(self.rng).unwrap().to_vec());
+        }
+        match self.rng.random_range(0..20) {
+            0 => None,
+            1..4 => Some(Vec::new()),
+            4 => Some(vec![b'x'; 3000]),
+            n => Some(vec![b'a' + n; usize::from(n)]),
+        }
+    }
+
+    fn acl(&mut self) -> Option<Vec<AclEntry>> {
+        match self.rng.random_range(0..100) {
+            0..75 => Some(vec![ENTRIES[0]]),
+            75..78 => Some(Vec::new()),
+            78 => None,
+            79..83 => Some(vec![ENTRIES[0], *BAD_ENTRIES.choose(self.rng).unwrap()]),
+            83..86 => Some(vec![*BAD_ENTRIES.choose(self.rng).unwrap()]),
+            _ => {
+                let count = self.rng.random_range(1..4);
+                Some((0..count).map(|_| *ENTRIES.choose(self.rng).unwrap()).collect())
+            }
+        }
+    }
+
+    fn version(&mut self, path: &str, of_acl: bool) -> i32 {
+        let known = self.known.versions.get(path).map_or(0, |(data, acl)| if of_acl { *acl } else { *data });
+        match self.rng.random_range(0..10) {
+            0..5 => -1,
+            5..8 => known,
+            8 => known + 1,
+            _ => *[0, 1, -2, i32::MAX, i32::MIN].choose(self.rng).unwrap(),
+        }
+    }
+
+    fn watch(&mut self) -> bool {
+        self.rng.random_range(0..3) > 0
+    }
+
+    /// A request that may be alone or in a burst.
+    pub(crate) fn request(&mut self) -> Ask {
+        match self.rng.random_range(0..100) {
+            0..22 => self.create(),
+            22..32 => self.delete(),
+            32..41 => self.set_data(),
+            41..45 => self.set_acl(),
+            45..53 => self.get(OpCode::Exists),
+            53..60 => self.get(OpCode::GetData),
+            60..65 => self.get(OpCode::GetChildren),
+            65..70 => self.get(OpCode::GetChildren2),
+            70..73 => self.one_path(OpCode::GetAcl),
+            73..75 => self.one_path(OpCode::GetAllChildrenNumber),
+            75..77 => self.one_path(OpCode::GetEphemerals),
+            77 => self.one_path(OpCode::Sync),
+            78..85 => self.multi(),
+            85..87 => self.multi_read(),
+            87..92 => self.add_watch(),
+            92..95 => self.watches(OpCode::RemoveWatches),
+            95 => self.watches(OpCode::CheckWatches),
+            96..98 => Ask::new(OpCode::WhoAmI, "", |_| {}),
+            98 => Ask { xid: Some(XID_PING), ..Ask::new(OpCode::Ping, "", |_| {}) },
+            _ => Ask::new(OpCode::Reconfig, "joining 9", |to| {
+                to.text("server.9=h:1:2;3");
+                to.buffer(None);
+                to.buffer(None);
+                to.long(-1);
+            }),
+        }
+    }
+
+    /// A request that is better alone, for it ends the connection or its answer may overtake others.
+    pub(crate) fn alone(&mut self) -> Ask {
+        match self.rng.random_range(0..40) {
+            0..14 => self.auth(),
+            14..30 => self.malformed(),
+            30..33 => self.set_watches(),
+            33 => Ask::new(OpCode::Sasl, "", |to| to.buffer(Some(b"token"))),
+            34..38 => Ask::new(OpCode::CloseSession, "", |_| {}),
+            _ => {
+                // What is internal to ZooKeeper (20, -10) is left out: see the differences.
+                let op = *[0, 10, 13, 999, -1, 23, 108, i32::MAX, i32::MIN].choose(self.rng).unwrap();
+                Ask { op, text: format!("operation {op}"), ..Ask::new(OpCode::Ping, "", |_| {}) }
+            }
+        }
+    }
+
+    pub(crate) fn auth(&mut self) -> Ask {
+        let (scheme, credential) = *[
+            ("digest", "u1:p1"),
+            ("digest", "u1:p1"),
+            ("digest", "u2:p2"),
+            ("digest", "u2:wrong"),
+            ("digest", "no colon"),
+            ("digest", ""),
+            ("digest", SUPER),
+            ("ip", ""),
+            ("ip", "10.1.2.3"),
+            ("nobody", "x"),
+            ("world", "anyone"),
+            ("auth", ""),
+            ("super", ""),
+            ("", ""),
+        ]
+        .choose(self.rng)
+        .unwrap();
+        authenticate(scheme, credential)
+    }
+
+    fn create(&mut self) -> Ask {
+        let op = *[OpCode::Create, OpCode::Create2, OpCode::Create2, OpCode::CreateContainer, OpCode::CreateTtl]
+            .choose(self.rng)
+            .unwrap();
+        let (text, body) = self.create_body(op);
+        Ask::new(op, text, |to| to.extend_from_slice(&body))
+    }
+
+    fn create_body(&mut self, op: OpCode) -> (String, BytesMut) {
+        let flags = match op {
+            OpCode::CreateContainer if !self.one_in(10) => 4,
+            OpCode::CreateTtl if !self.one_in(6) => self.rng.random_range(5..7),
+            _ if self.one_in(30) => *[-1, 7, 8, 100, 5, 6, i32::MIN].choose(self.rng).unwrap(),
+            // Flag 4 of the plain operations is left out: see the differences.
+            OpCode::CreateContainer | OpCode::CreateTtl => self.rng.random_range(0..2) * 4,
+            _ => self.rng.random_range(0..4),
+        };
+        let mut path = self.maybe_path();
+        if matches!(flags, 2 | 3 | 6) && self.one_in(3) {
+            path = path.map(|path| format!("{path}/s-"));
+        }
+        let ttl = match self.rng.random_range(0..12) {
+            0 => 0,
+            // -1 with other flags kills ZooKeeper for good.
+            1 if flags >= 5 => -1,
+            2 => 1 << 40,
+            3 => (1 << 40) - 1,
+            4 => i64::MAX,
+            _ => 100_000_000,
+        };
+        let data = self.data(path.as_deref().unwrap_or_default());
+        let acl = self.acl();
+        let mut body = BytesMut::new();
+        body.buffer(path.as_deref().map(str::as_bytes));
+        body.buffer(data.as_deref());
+        write_acl(acl.as_deref(), &mut body);
+        body.int(flags);
+        let mut text = format!("{path:?} flags {flags} data {} acl {acl:?}", length(data.as_deref()));
+        if op == OpCode::CreateTtl {
+            body.long(ttl);
+            text += &format!(" ttl {ttl}");
+        }
+        (text, body)
+    }
+
+    fn delete(&mut self) -> Ask {
+        let (path, version) = self.path_and_version(false);
+        Ask::new(OpCode::Delete, format!("{path:?} version {version}"), |to| {
+            to.buffer(path.as_deref().map(str::as_bytes));
+            to.int(version);
+        })
+    }
+
+    fn path_and_version(&mut self, of_acl: bool) -> (Option<String>, i32) {
+        let path = self.maybe_path();
+        let version = self.version(path.as_deref().unwrap_or_default(), of_acl);
+        (path, version)
+    }
+
+    fn set_data(&mut self) -> Ask {
+        let (path, version) = self.path_and_version(false);
+        let data = self.data(path.as_deref().unwrap_or_default());
+        let text = format!("{path:?} data {} version {version}", length(data.as_deref()));
+        Ask::new(OpCode::SetData, text, |to| {
+            to.buffer(path.as_deref().map(str::as_bytes));
+            to.buffer(data.as_deref());
+            to.int(version);
+        })
+    }
+
+    fn set_acl(&mut self) -> Ask {
+        let (path, version) = self.path_and_version(true);
+        let acl = self.acl();
+        Ask::new(OpCode::SetAcl, format!("{path:?} acl {acl:?} version {version}"), |to| {
+            to.buffer(path.as_deref().map(str::as_bytes));
+            write_acl(acl.as_deref(), to);
+            to.int(version);
+        })
+    }
+
+    fn get(&mut self, op: OpCode) -> Ask {
+        let (path, watch) = (self.maybe_path(), self.watch());
+        Ask::new(op, format!("{path:?} watch {watch}"), |to| {
+            to.buffer(path.as_deref().map(str::as_bytes));
+            to.boolean(watch);
+        })
+    }
+
+    fn one_path(&mut self, op: OpCode) -> Ask {
+        let mut path = self.maybe_path();
+        if op == OpCode::GetEphemerals && self.one_in(3) {
+            path = [None, Some(String::new()), Some(" ".into()), Some("/".into()), Some("/d/a".into())]
+                .choose(self.rng)
+                .unwrap()
+                .clone();
+        }
+        Ask::new(op, format!("{path:?}"), |to| to.buffer(path.as_deref().map(str::as_bytes)))
+    }
+
+    fn add_watch(&mut self) -> Ask {
+        let path = self.maybe_path();
+        let mode = if self.one_in(20) { *[2, -1, 5].choose(self.rng).unwrap() } else { self.rng.random_range(0..2) };
+        Ask::new(OpCode::AddWatch, format!("{path:?} mode {mode}"), |to| {
+            to.buffer(path.as_deref().map(str::as_bytes));
+            to.int(mode);
+        })
+    }
+
+    fn watches(&mut self, op: OpCode) -> Ask {
+        let path = self.maybe_path();
+        let kind = if self.one_in(20) { *[0, 6, -1].choose(self.rng).unwrap() } else { self.rng.random_range(1..6) };
+        Ask::new(op, format!("{path:?} kind {kind}"), |to| {
+            to.buffer(path.as_deref().map(str::as_bytes));
+            to.int(kind);
+        })
+    }
+
+    fn multi(&mut self) -> Ask {
+        let mut body = BytesMut::new();
+        let mut texts = Vec::new();
+        let quotas = std::mem::replace(&mut self.quotas, false);
+        for _ in 0..self.rng.random_range(0..6) {
+            let (op, text, ask) = match self.rng.random_range(0..40) {
+                0..18 => {
+                    let op = *[OpCode::Create, OpCode::Create2, OpCode::CreateContainer, OpCode::CreateTtl]
+                        .choose(self.rng)
+                        .unwrap();
+                    let (text, body) = self.create_body(op);
+                    (op.code(), format!("{op:?} {text}"), body)
+                }
+                18..24 => {
+                    let ask = self.delete();
+                    (2, ask.text, ask.body[0].clone())
+                }
+                24..33 => {
+                    let ask = self.set_data();
+                    (5, ask.text, ask.body[0].clone())
+                }
+                33..39 => {
+                    let (path, version) = self.path_and_version(false);
+                    let mut body = BytesMut::new();
+                    body.buffer(path.as_deref().map(str::as_bytes));
+                    body.int(version);
+                    (13, format!("Check {path:?} version {version}"), body)
+                }
+                _ => {
+                    let ask = if self.one_in(2) { self.set_acl() } else { self.get(OpCode::GetData) };
+                    (ask.op, ask.text, ask.body[0].clone())
+                }
+            };
+            multi_header(op, false, &mut body);
+            body.extend_from_slice(&ask);
+            texts.push(text);
+        }
+        multi_header(-1, true, &mut body);
+        self.quotas = quotas;
+        Ask::new(OpCode::Multi, format!("{texts:#?}"), |to| to.extend_from_slice(&body))
+    }
+
+    fn multi_read(&mut self) -> Ask {
+        let mut body = BytesMut::new();
+        let mut texts = Vec::new();
+        for _ in 0..self.rng.random_range(0..5) {
+            let ask = if self.one_in(2) { self.get(OpCode::GetData) } else { self.get(OpCode::GetChildren) };
+            multi_header(ask.op, false, &mut body);
+            body.extend_from_slice(&ask.body[0]);
+            texts.push(ask.text);
+        }
+        multi_header(-1, true, &mut body);
+        Ask::new(OpCode::MultiRead, texts.join(", "), |to| to.extend_from_slice(&body))
+    }
+
+    /// As a client that comes back, with any paths.
+    pub(crate) fn set_watches(&mut self) -> Ask {
+        let newer = self.rng.random_bool(0.6);
+        let op = if newer { OpCode::SetWatches2 } else { OpCode::SetWatches };
+        let lists: Vec<Vec<String>> = (0..if newer { 5 } else { 3 })
+            .map(|_| (0..self.rng.random_range(0..4)).map(|_| self.path()).collect())
+            .collect();
+        let since = *self.known.changes.choose(self.rng).unwrap_or(&[0, 0]);
+        let mut ask = Ask::new(op, format!("since {since:?} {lists:?}"), |_| {});
+        for (body, since) in ask.body.iter_mut().zip(since) {
+            body.long(since);
+            for list in &lists {
+                body.count(list.len());
+                list.iter().for_each(|path| body.text(path));
+            }
+        }
+        Ask { xid: Some(XID_SET_WATCHES), ..ask }
+    }
+
+    /// Something that was a request once.
+    fn malformed(&mut self) -> Ask {
+        let mut ask = self.request();
+        let body = ask.body[0].clone();
+        let body = match self.rng.random_range(0..5) {
+            0..2 if !body.is_empty() => {
+                let keep = self.rng.random_range(0..body.len());
+                ask.text += &format!(", cut to {keep} bytes");
+                body[..keep].into()
+            }
+            2 if body.len() > 4 => {
+                let length: i32 = *[-2, i32::MIN, i32::MAX, 3_000_000].choose(self.rng).unwrap();
+                ask.text += &format!(", its first length is {length}");
+                [&length.to_be_bytes(), &body[4..]].concat()
+            }
+            3 if body.len() > 5 && matches!(ask.op, 3 | 4 | 8 | 12) => {
+                ask.text += ", its boolean is 7";
+                [&body[..body.len() - 1], &[7]].concat()
+            }
+            _ => {
+                ask.text += ", with bytes behind it";
+                [&body[..], b"behind"].concat()
+            }
+        };
+        ask.body = [body[..].into(), body[..].into()];
+        ask
+    }
+}
+
+pub(crate) fn authenticate(scheme: &str, credential: &str) -> Ask {
+    let ask = Ask::new(OpCode::Auth, format!("{scheme} {credential:?}"), |to| {
+        to.int(0);
+        to.text(scheme);
+        to.buffer(Some(credential.as_bytes()));
+    });
+    Ask { xid: Some(XID_AUTH), ..ask }
+}
+
+fn multi_header(op: i32, done: bool, to: &mut BytesMut) {
+    to.int(op);
+    to.boolean(done);
+    to.int(-1);
+}
+
+fn write_acl(acl: Option<&[AclEntry]>, to: &mut BytesMut) {
+    let Some(acl) = acl else { return to.int(-1) };
+    to.count(acl.len());
+    for (permissions, scheme, id) in acl {
+        to.int(*permissions);
+        to.buffer(scheme.map(str::as_bytes));
+        to.buffer(id.map(str::as_bytes));
+    }
+}
+
+fn length(data: Option<&[u8]>) -> String {
+    data.map_or("null".into(), |data| format!("{} bytes", data.len()))
+}

@@ -1,0 +1,27 @@
+//! What differs from ZooKeeper 3.9 on purpose, with the reason, and how it is kept out of the comparison.
+//!
+//! ZooKeeper does not even agree with itself in some of these; in the others it does harm.
+//!
+//! | ZooKeeper | here | kept out by |
+//! |---|---|---|
+//! | a request that is sent behind a `setACL`, before it was applied, is checked against the old list | against the new one | a burst ends with its first `setACL` |
+//! | quotas are checked against what was applied; operations in flight and earlier ones of a multi do not count | they count | no quotas in bursts and multis |
+//! | `createTTL` with flags 0 to 4 and ttl -1 kills the server, for good | refused (-8) | never asked |
+//! | `deleteContainer` (20) of a client passes every access control list | unknown operation | never asked |
+//! | `createSession` (-10) of a client is answered in the middle of the stream | unknown operation | never asked |
+//! | `create` and `create2` with flag 4 make a persistent node and spoil the digest | they make a container | asked in multis only, where ZooKeeper does so too |
+//! | a wrong password closes the connection of the session's owner | it changes nothing | asked only when nobody is connected |
+//! | `setWatches` tells of nodes that the session may not read | it does not | asked only for nodes that may be read |
+//! | the order in which the ephemerals of a session go is random | it is that of their paths | sorted |
+//! | the order of names and of identities is random | names are sorted | sorted |
+//! | a session that is closed may be told of its own ephemerals | likewise | ignored |
+//! | a vector's count may be any negative number | only -1 | never asked |
+
+use quorate_wire::OpCode;
+
+use crate::ask::Ask;
+
+/// Whether what follows in a burst would be answered in ZooKeeper by chance.
+pub(crate) fn ends_burst(ask: &Ask) -> bool {
+    ask.op == OpCode::SetAcl.code()
+}

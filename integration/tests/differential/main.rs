@@ -1,0 +1,60 @@
+//! The ZooKeeper door against ZooKeeper itself: the same random requests to both, and every reply, stat and event
+//! compared, in their order.
+//!
+//! `QUORATE_DIFFERENTIAL_STEPS` and `QUORATE_DIFFERENTIAL_SEED` say how much and which; the seed is printed. What
+//! differs on purpose is written down in `differences`.
+
+mod ask;
+mod compare;
+mod connection;
+mod differences;
+mod servers;
+mod world;
+
+use std::{
+    env,
+    io::{self, Write as _},
+    str::FromStr,
+};
+
+use anyhow::{Context, Result};
+use quorate_integration::peers;
+
+use crate::{servers::Server, world::World};
+
+/// Steps of a run that nobody asked more of.
+const STEPS: usize = 3000;
+
+fn setting<T: FromStr>(name: &str, default: T) -> T {
+    env::var(name).ok().map_or(default, |text| text.parse().ok().expect("the variable holds a number"))
+}
+
+fn compare(start: impl Fn() -> Result<[Server; 2]>) -> Result<()> {
+    let seed = setting("QUORATE_DIFFERENTIAL_SEED", rand::random::<u32>().into());
+    let steps = setting("QUORATE_DIFFERENTIAL_STEPS", STEPS);
+    let [first, second] = start()?;
+    let say = |text: String| {
+        // Not by a macro: the test harness would keep it to itself.
+        let _ = writeln!(io::stderr(), "{text}");
+    };
+    say(format!("{} against {}: {steps} steps with seed {seed}", first.name, second.name));
+    let mut world = World::new([&first, &second], seed)?;
+    let outcome = world.run(steps);
+    say(format!("seed {seed}: compared {:?}", world.counts));
+    outcome.with_context(|| format!("QUORATE_DIFFERENTIAL_SEED={seed} QUORATE_DIFFERENTIAL_STEPS={steps}"))
+}
+
+/// So that a difference that is found is one of ours, not one of this test.
+#[test]
+fn zookeeper_does_not_differ_from_itself() {
+    let Some(peer) = peers::find(peers::ZOOKEEPER).unwrap() else { return };
+
+    compare(|| Ok([Server::zookeeper(&peer)?, Server::zookeeper(&peer)?])).unwrap_or_else(|error| panic!("{error:#}"));
+}
+
+#[test]
+fn quorate_does_not_differ_from_zookeeper() {
+    let Some(peer) = peers::find(peers::ZOOKEEPER).unwrap() else { return };
+
+    compare(|| Ok([Server::zookeeper(&peer)?, Server::quorate()?])).unwrap_or_else(|error| panic!("{error:#}"));
+}
