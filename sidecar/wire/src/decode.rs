@@ -118,7 +118,10 @@ impl<'a> Decoder<'a> {
     /// # Errors
     /// As [`Decoder::slice`].
     pub fn text(&mut self) -> Result<Option<Cow<'a, str>>, DecodeError> {
-        Ok(self.slice()?.map(String::from_utf8_lossy))
+        Ok(self.slice()?.map(|slice| match str::from_utf8(slice) {
+            Ok(text) => Cow::Borrowed(text),
+            Err(_) => String::from_utf8_lossy(slice),
+        }))
     }
 
     /// A `ustring` that must not be null.

@@ -11,7 +11,7 @@ macro_rules! codes {
         impl ErrorCode {
             $($(#[doc = $doc])+ pub const $name: Self = Self($code);)+
 
-            /// Its name, as ZooKeeper spells it without underscores; `None` for an unknown code.
+            /// Its name, which without underscores is the one ZooKeeper gives it; `None` for an unknown code.
             #[must_use]
             pub fn name(self) -> Option<&'static str> {
                 match self {

@@ -21,8 +21,8 @@ pub enum FrameError {
     },
 }
 
-/// Cuts the first whole frame off `stream`, without its length. `None` if it is not all there yet; then room for the
-/// rest of it is made.
+/// Cuts the first whole frame off `stream`, without its length. `None` if it is not all there yet; no room is made
+/// for the rest, for a length alone is no reason to give away memory.
 ///
 /// # Errors
 /// If its length is negative or more than `bytes_max`.

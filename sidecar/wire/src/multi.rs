@@ -103,9 +103,9 @@ impl MultiHeader {
 }
 
 /// Reads until the end mark. Each operation takes bytes, so there are no more of them than the frame has.
-fn decode_each<T>(
-    from: &mut Decoder<'_>,
-    mut one: impl FnMut(&MultiHeader, &mut Decoder<'_>) -> Result<T, DecodeError>,
+fn decode_each<'a, T>(
+    from: &mut Decoder<'a>,
+    mut one: impl FnMut(&MultiHeader, &mut Decoder<'a>) -> Result<T, DecodeError>,
 ) -> Result<Vec<T>, DecodeError> {
     let mut all = Vec::new();
     loop {
@@ -118,30 +118,26 @@ fn decode_each<T>(
 }
 
 pub(crate) fn decode_ops<'a>(from: &mut Decoder<'a>) -> Result<Vec<MultiOp<'a>>, DecodeError> {
-    let mut ops = Vec::new();
-    loop {
-        let header = MultiHeader::decode(from)?;
-        if header.done {
-            return Ok(ops);
-        }
-        let create = |kind, from: &mut Decoder<'a>| {
-            let create = Create::decode(kind, from)?;
-            match create.flags {
-                create_flags::PERSISTENT..=create_flags::PERSISTENT_SEQUENTIAL_WITH_TTL => Ok(MultiOp::Create(create)),
-                // Unlike alone, ZooKeeper 3.9 cannot decode it here.
-                value => Err(DecodeError::Value { what: "create mode", value }),
-            }
-        };
-        ops.push(match OpCode::of(header.kind) {
-            Some(OpCode::Create) => create(CreateKind::Create, from)?,
-            Some(OpCode::Create2) => create(CreateKind::Create2, from)?,
-            Some(OpCode::CreateContainer) => create(CreateKind::Container, from)?,
-            Some(OpCode::CreateTtl) => create(CreateKind::Ttl, from)?,
+    decode_each(from, |header, from| {
+        Ok(match OpCode::of(header.kind) {
+            Some(OpCode::Create) => decode_create(CreateKind::Create, from)?,
+            Some(OpCode::Create2) => decode_create(CreateKind::Create2, from)?,
+            Some(OpCode::CreateContainer) => decode_create(CreateKind::Container, from)?,
+            Some(OpCode::CreateTtl) => decode_create(CreateKind::Ttl, from)?,
             Some(OpCode::Delete) => MultiOp::Delete(Delete::decode(from)?),
             Some(OpCode::SetData) => MultiOp::SetData(SetData::decode(from)?),
             None if header.kind == CHECK => MultiOp::Check { path: from.some_text()?, version: from.int()? },
             _ => return Err(DecodeError::Operation(header.kind)),
-        });
+        })
+    })
+}
+
+fn decode_create<'a>(kind: CreateKind, from: &mut Decoder<'a>) -> Result<MultiOp<'a>, DecodeError> {
+    let create = Create::decode(kind, from)?;
+    match create.flags {
+        create_flags::PERSISTENT..=create_flags::PERSISTENT_SEQUENTIAL_WITH_TTL => Ok(MultiOp::Create(create)),
+        // Unlike alone, ZooKeeper 3.9 cannot decode it here.
+        value => Err(DecodeError::Value { what: "create mode", value }),
     }
 }
 
@@ -171,18 +167,13 @@ pub(crate) fn encode_ops(ops: &[MultiOp<'_>], to: &mut BytesMut) {
 }
 
 pub(crate) fn decode_reads<'a>(from: &mut Decoder<'a>) -> Result<Vec<MultiRead<'a>>, DecodeError> {
-    let mut reads = Vec::new();
-    loop {
-        let header = MultiHeader::decode(from)?;
-        if header.done {
-            return Ok(reads);
-        }
-        reads.push(match OpCode::of(header.kind) {
+    decode_each(from, |header, from| {
+        Ok(match OpCode::of(header.kind) {
             Some(OpCode::GetData) => MultiRead::GetData(GetPath::decode(from)?),
             Some(OpCode::GetChildren) => MultiRead::GetChildren(GetPath::decode(from)?),
             _ => return Err(DecodeError::Operation(header.kind)),
-        });
-    }
+        })
+    })
 }
 
 pub(crate) fn encode_reads(reads: &[MultiRead<'_>], to: &mut BytesMut) {

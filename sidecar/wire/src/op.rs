@@ -36,7 +36,7 @@ pub enum OpCode {
 }
 
 impl OpCode {
-    /// Every operation, in the order of the codes a server sees most.
+    /// Every operation, in the order of their codes, but the one that ends a session last.
     pub const ALL: [Self; 28] = [
         Self::Create,
         Self::Delete,
