@@ -133,8 +133,7 @@ pub trait Ensemble {
         Ok(())
     }
 
-    /// Waits until all members that run count a member among the voters. One whose disk was replaced serves before it
-    /// has its vote back, and until then the ensemble survives no further loss.
+    /// Waits until all members that run count a member among the voters, and not only it itself.
     async fn votes(&self, id: u8) -> Result<()> {
         let votes = eventually(format!("member {id} has a vote"), SOON, || async {
             for other in self.running() {

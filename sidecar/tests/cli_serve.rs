@@ -202,7 +202,10 @@ fn dev_prints_its_table_then_that_it_is_ready_and_leaves_nothing_behind() {
     let head = dev.out("MEMBER");
     let ready = dev.out("ready in ");
 
-    assert_eq!(head.split_whitespace().collect::<Vec<_>>(), ["CLIENT", "(gRPC)", "PEER", "ADMIN", "(HTTP)"]);
+    assert_eq!(
+        head.split_whitespace().collect::<Vec<_>>(),
+        ["CLIENT", "(gRPC)", "PEER", "ADMIN", "(HTTP)", "ZOOKEEPER"]
+    );
     assert!(ready.ends_with(" ms"), "{ready}");
     let endpoints = dev.err("  export QUORATE_ENDPOINT=");
     assert_eq!(endpoints.split(',').count(), 3);

@@ -115,8 +115,8 @@ fn a_stream_that_breaks_the_protocol_ends_and_its_session_goes_on() {
             let data = vec![0; bytes].into();
             Op::Create(CreateRequest { path: "/large".into(), data, ..CreateRequest::default() })
         };
-        let reply = session.write(large(1024 * 1024)).await?;
-        let Some(Answer::Refused(refused)) = reply.result else { bail!("a node of 1 MiB was taken") };
+        let reply = session.write(large(1024 * 1024 + 1)).await?;
+        let Some(Answer::Refused(refused)) = reply.result else { bail!("a node of more than 1 MiB was taken") };
         ensure!(refused.reason() == Refusal::LimitExceeded, "{refused:?}");
         ensure!(!refused.message.is_empty(), "a refusal without a word");
         session.send_write(large(8 * 1024 * 1024)).await?;

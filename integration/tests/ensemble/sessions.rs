@@ -12,8 +12,10 @@ use quorate_integration::{
     eventually::{SOON, eventually},
     load::{close, connect},
     local::in_process,
+    raw::{RawSession, status_of},
 };
 use tokio::{runtime, time::timeout};
+use tonic::Code;
 
 /// The member that serves a client's session.
 async fn serving(ensemble: &impl Ensemble, client: &Client) -> Result<u8> {
@@ -149,4 +151,36 @@ async fn sessions_survive_the_leader(ensemble: &mut impl Ensemble) -> Result<()>
 #[test]
 fn no_session_ends_because_leaders_die() {
     on_processes(Options::default(), async |cluster| sessions_survive_the_leader(cluster).await);
+}
+
+/// A client that comes to a member without a quorum is sent on at once, and leaves nothing behind that would be done later.
+async fn member_that_is_not_ready_takes_no_session(ensemble: &mut impl Ensemble) -> Result<()> {
+    let left = ensemble.follower().await?;
+    for id in ensemble.ids().into_iter().filter(|id| *id != left) {
+        ensemble.kill(id).await?;
+    }
+    let door = ensemble.admin_door(left);
+    let unready = eventually(format!("member {left} is not ready"), SOON, || async {
+        match admin::get(door, "/readyz").await? {
+            (503, _) => Ok(()),
+            answer => bail!("{answer:?}"),
+        }
+    });
+    unready.await?;
+
+    let refused = RawSession::open(&ensemble.endpoint(left), 4000).await.err().context("a session was granted")?;
+
+    let status = status_of(&refused).with_context(|| format!("no status: {refused:#}"))?;
+    ensure!(status.code() == Code::Unavailable && status.message().contains("no leader is known"), "{status:?}");
+    ensemble.start_all().await?;
+    ensemble.all_ready().await?;
+    ensemble.converged().await?;
+    let (_, body) = admin::get(door, "/api/v1/sessions").await?;
+    ensure!(!body.contains("\"raw\""), "a refused session was opened later: {body}");
+    Ok(())
+}
+
+#[test]
+fn a_member_that_is_not_ready_refuses_sessions_at_once_and_says_why() {
+    in_process(async |local| member_that_is_not_ready_takes_no_session(local).await);
 }

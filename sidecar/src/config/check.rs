@@ -88,6 +88,12 @@ pub enum CheckWarning {
     /// One voter.
     #[error("one voter: nothing survives the loss of this member; an ensemble has 3, 5 or 7")]
     Alone,
+    /// Two voters.
+    #[error(
+        "two voters: the ensemble stops when one of them is away, and for good when one loses its disk; an ensemble has \
+         3, 5 or 7"
+    )]
+    Two,
     /// An even number of voters.
     #[error("{voters} voters survive no more losses than {} would, and each write waits for one more", voters - 1)]
     Even {
@@ -168,6 +174,7 @@ impl Config {
         let mut warnings = Vec::new();
         match voters.len() {
             1 => warnings.push(CheckWarning::Alone),
+            2 => warnings.push(CheckWarning::Two),
             n if n % 2 == 0 => warnings.push(CheckWarning::Even { voters: n }),
             _ => {}
         }
@@ -261,6 +268,13 @@ mod tests {
         warned(
             |c| c.ensemble = voters(4).parse().unwrap(),
             &["4 voters survive no more losses than 3 would, and each write waits for one more"],
+        );
+        warned(
+            |c| c.ensemble = voters(2).parse().unwrap(),
+            &[
+                "two voters: the ensemble stops when one of them is away, and for good when one loses its disk; an ensemble \
+               has 3, 5 or 7",
+            ],
         );
         warned(|c| c.ensemble = voters(7).parse().unwrap(), &[]);
         refused(

@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use openraft::BasicNode;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::{
     config::Timing, leadership::Leadership, link::LinkError, machine::Raft, network::Links, standing::Standing,
@@ -25,13 +25,32 @@ pub(crate) struct Bootstrap {
     pub(crate) timing: Timing,
 }
 
+/// What the others said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Others {
+    /// One of them at least.
+    HaveJoined,
+    /// Too few answered to know.
+    MayBeAway,
+    /// Nobody has joined anywhere.
+    FoundWithThis,
+}
+
 impl Bootstrap {
     /// Runs until this member has joined, or is stopped.
     pub(crate) async fn run(self, stop: CancellationToken) {
         let mut may_vote = self.standing.may_vote();
         let begin = async {
+            let mut told = false;
             while !self.standing.joined() {
-                self.ask_everybody().await;
+                if self.ask_everybody().await == Others::HaveJoined && self.standing.peers().len() == 2 && !told {
+                    // Whoever has a vote cannot be replaced without a majority, and there is none without this disk.
+                    warn!(
+                        member = %self.standing.member(),
+                        "this disk is empty and the other member has joined: an ensemble of two cannot replace a disk"
+                    );
+                    told = true;
+                }
                 tokio::time::sleep(self.timing.retry()).await;
             }
         };
@@ -47,7 +66,7 @@ impl Bootstrap {
         }
     }
 
-    async fn ask_everybody(&self) {
+    async fn ask_everybody(&self) -> Others {
         let leader = self.leadership.borrow().leader;
         let answers = join_all(self.links.values().map(|link| link.greet(leader))).await;
         let mut present = vec![self.standing.member()];
@@ -55,19 +74,20 @@ impl Bootstrap {
             match answer {
                 Ok(greeting) if greeting.joined => {
                     debug!(%member, "somebody has joined already: wait for the leader");
-                    return;
+                    return Others::HaveJoined;
                 }
                 Ok(_) => present.push(*member),
                 Err(LinkError::Refused { .. } | LinkError::Unreachable { .. } | LinkError::Unregistered { .. }) => {}
             }
         }
         if present.len() < self.standing.majority() {
-            return;
+            return Others::MayBeAway;
         }
         self.standing.may_found();
         if present.iter().min() == Some(&self.standing.member()) {
             self.found().await;
         }
+        Others::FoundWithThis
     }
 
     /// Writes the first entry: the configured voters. Whoever else writes it writes the same.

@@ -121,7 +121,8 @@ impl Machine {
         let Some(ensemble_id) = ensemble_id.filter(|_| own && !standing.joined()) else { return Ok(()) };
         let Some(dir) = dir.upgrade() else { return Ok(()) };
         // On disk before it is told: a vote that was given counts.
-        let recorded = tokio::task::spawn_blocking(move || dir.set_joined(ensemble_id)).await;
+        let list = standing.list().to_owned();
+        let recorded = tokio::task::spawn_blocking(move || dir.set_joined(ensemble_id, &list)).await;
         recorded.map_err(io::Error::other)?.map_err(io::Error::other)?;
         standing.set_joined(ensemble_id);
         info!(member = %standing.member(), ensemble = format_args!("{ensemble_id:016x}"), "joined the ensemble");

@@ -54,6 +54,7 @@ mod machine;
 mod membership;
 mod network;
 mod peer_io;
+mod pulse;
 mod readiness;
 mod server;
 mod shelf;
@@ -79,6 +80,7 @@ use link::PeerLink;
 use machine::{ApplyHooks, Machine, Raft};
 use network::{Links, Network};
 use peer_io::PeerSockets;
+use pulse::{Pulse, PulseTaker};
 use server::PeerService;
 use shelf::SnapshotShelf;
 use standing::Standing;
@@ -89,6 +91,7 @@ pub(crate) use compaction::SNAPSHOT_LOG_BYTES_MIN;
 pub(crate) use config::EnsembleConfig;
 pub(crate) use disk::{DiskOptions, EnsembleDisk};
 pub(crate) use faults::Faults;
+pub(crate) use pulse::Part;
 pub(crate) use status::{MemberStatus, NotReady, Readiness, Role, Status};
 pub(crate) use touches::TouchError;
 
@@ -114,6 +117,7 @@ struct Parts {
     leadership: watch::Receiver<Leadership>,
     contact: watch::Receiver<Contact>,
     readiness: watch::Receiver<Readiness>,
+    pulse: Arc<Pulse>,
     snapshot_requests: mpsc::Sender<SnapshotRequest>,
     hand_over: HandOver,
     failure: Arc<Failure>,
@@ -179,6 +183,10 @@ impl Ensemble {
         let failure = Arc::new(Failure::default());
         let credentials = disk.credentials();
         let EnsembleDisk { dir, log, snapshots, space } = disk;
+        if let Err(refused) = check_joined_with(&config, &dir.identity().list) {
+            log.close().await;
+            return Err(refused);
+        }
         let dir = Arc::new(dir);
 
         let standing = Arc::new(Standing::new(&config, credentials));
@@ -333,7 +341,11 @@ impl Ensemble {
             requests,
         };
         spawn("compactor", compactor.run(stop.clone()).boxed());
+        let pulse = Arc::<Pulse>::default();
+        let taker = PulseTaker { raft: raft.clone(), log: log.clone(), pulse: pulse.clone() };
+        spawn("pulse", taker.run(stop.clone()).boxed());
         let watcher = readiness::ReadinessWatcher {
+            raft: raft.clone(),
             standing: standing.clone(),
             disks: disks.clone(),
             barriers: barriers.clone(),
@@ -356,6 +368,7 @@ impl Ensemble {
             leadership,
             contact,
             readiness,
+            pulse,
             snapshot_requests,
             hand_over,
             failure,
@@ -444,6 +457,11 @@ impl Ensemble {
         self.parts.readiness.clone()
     }
 
+    /// Whether a part of this member makes progress, whatever the others do.
+    pub(crate) fn beats(&self, part: Part) -> bool {
+        self.parts.pulse.beats(part)
+    }
+
     /// Resolves when this member must not go on: its disk failed, or its state is not that of the others.
     pub(crate) async fn failed(&self) -> EnsembleError {
         self.parts.failure.failed().await
@@ -512,7 +530,22 @@ async fn load(
     Ok(())
 }
 
-/// Refuses a list that is not that of the data: a member started with it would look for the wrong peers.
+/// Refuses any list but the one this disk was accepted with: a majority of a longer one is another majority.
+fn check_joined_with(config: &EnsembleConfig, joined_with: &str) -> Result<(), EnsembleError> {
+    if joined_with.is_empty() || joined_with == config.list() { Ok(()) } else { Err(other_list(config, joined_with)) }
+}
+
+fn other_list(config: &EnsembleConfig, of_the_data: &str) -> EnsembleError {
+    EnsembleError::Refused(format!(
+        "the ensemble's list is {}, but the data of member {} is that of {of_the_data}: correct the list, or give this \
+         member the data directory that belongs to it (the members of an ensemble cannot be changed yet)",
+        config.list(),
+        config.member
+    ))
+}
+
+/// Refuses a list that does not have every member of the log, for a disk that has a log and was not accepted yet. The
+/// log may have fewer members: one whose disk is being replaced.
 async fn check_list(config: &EnsembleConfig, raft: &Raft) -> Result<(), EnsembleError> {
     let known = raft.with_raft_state(|state| {
         let members = state.membership_state.effective().nodes().map(|(id, node)| (*id, node.addr.clone()));
@@ -526,13 +559,7 @@ async fn check_list(config: &EnsembleConfig, raft: &Raft) -> Result<(), Ensemble
         return Ok(());
     }
     let known: Vec<String> = known.iter().map(|(id, address)| format!("{id}={address}")).collect();
-    Err(EnsembleError::Refused(format!(
-        "the ensemble's list is {}, but the data of member {} is that of {}: correct the list, or give this member the \
-         data directory that belongs to it",
-        config.list(),
-        config.member,
-        known.join(",")
-    )))
+    Err(other_list(config, &known.join(",")))
 }
 
 fn links(

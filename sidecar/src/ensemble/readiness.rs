@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use openraft::async_runtime::watch::WatchReceiver;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -11,6 +12,7 @@ use super::{
     config::Timing,
     disks::DiskTable,
     forward::Contact,
+    machine::Raft,
     standing::Standing,
     status::{NotReady, Readiness},
 };
@@ -18,6 +20,7 @@ use crate::replica::Replica;
 
 /// Publishes what stands in the way of serving clients.
 pub(crate) struct ReadinessWatcher {
+    pub(crate) raft: Raft,
     pub(crate) standing: Arc<Standing>,
     pub(crate) disks: Arc<DiskTable>,
     pub(crate) barriers: Arc<BarrierBook>,
@@ -49,7 +52,7 @@ impl ReadinessWatcher {
                 _ = self.contact.changed() => {}
                 () = tokio::time::sleep_until(lost_at.unwrap_or_else(Instant::now)), if connected => {}
                 () = &mut catching_up, if !caught_up => caught_up = true,
-                // The disk table and the standing change now and then, and nobody waits for that.
+                // The disk table, the standing and the vote change now and then, and nobody waits for that.
                 () = tokio::time::sleep(self.timing.reconcile_every()) => {}
             }
         }
@@ -71,11 +74,22 @@ impl ReadinessWatcher {
         }
     }
 
+    /// Whether this member counts in every majority. One whose disk was replaced does not until it has caught up, and
+    /// whoever replaces disks one after the other must wait for that.
+    fn has_vote(&self) -> bool {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let voters = metrics.committed_membership_config.get_joint_config();
+        let id = u64::from(self.standing.member().0);
+        !voters.is_empty() && voters.iter().all(|voters| voters.contains(&id))
+    }
+
     fn publish(&self, connected: bool, caught_up: bool) {
         let obstacles = [
             (NotReady::NotJoined, !self.standing.joined()),
             (NotReady::NoLeader, !connected),
             (NotReady::CatchingUp, connected && !caught_up),
+            (NotReady::NoVote, !self.has_vote()),
             (NotReady::TooFewDisks, !self.disks.writes_open()),
             (NotReady::Diverged, *self.disputed.borrow()),
         ];

@@ -96,6 +96,11 @@ impl Standing {
         &self.peers
     }
 
+    /// The configured members as a text that is equal on members that agree.
+    pub(crate) fn list(&self) -> &str {
+        &self.list
+    }
+
     /// How many members make a majority of those configured.
     pub(crate) fn majority(&self) -> usize {
         self.peers.len() / 2 + 1

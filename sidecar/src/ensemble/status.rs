@@ -1,5 +1,7 @@
 //! How things stand with a member, for operators and for the doors.
 
+use std::fmt;
+
 use quorate_tree::MemberId;
 
 /// What a member is to the ensemble.
@@ -57,10 +59,27 @@ pub(crate) enum NotReady {
     NoLeader,
     /// The copy is behind what the leader has committed.
     CatchingUp,
+    /// This member's disk was replaced, and has not caught up yet.
+    NoVote,
     /// Too few disks are registered for writes to be safe.
     TooFewDisks,
     /// This member's state differs from the others'.
     Diverged,
+}
+
+impl fmt::Display for NotReady {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotJoined => "the ensemble has not accepted this member's disk yet",
+            Self::NoLeader => "no leader is known",
+            Self::CatchingUp => "this member is behind what the leader has committed",
+            Self::NoVote => "this member has no vote: its disk was replaced and has not caught up yet",
+            Self::TooFewDisks => "fewer than a majority of disks are registered: start the other members",
+            Self::Diverged => {
+                "this member's state differs from the others': it must rejoin with an empty data directory"
+            }
+        })
+    }
 }
 
 impl Readiness {

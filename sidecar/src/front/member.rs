@@ -10,7 +10,7 @@ use quorate_tree::{MemberId, SessionId};
 
 use super::admin::{Check, MemberStatus, Role, SessionStatus, Status, StatusSource};
 use crate::{
-    ensemble::{self, Ensemble, NotReady},
+    ensemble::{self, Ensemble, NotReady, Part},
     replica::Replica,
     telemetry::metrics::Levels,
 };
@@ -84,16 +84,22 @@ impl StatusSource for Member {
         let missing = self.ensemble.readiness().borrow().missing.clone();
         CHECKS
             .iter()
-            .map(|(stands_in_the_way, name, well, ill)| {
+            .map(|(stands_in_the_way, name, well)| {
                 let ok = !missing.contains(stands_in_the_way);
-                Check { name, ok, detail: if ok { (*well).into() } else { (*ill).into() } }
+                Check { name, ok, detail: if ok { (*well).into() } else { stands_in_the_way.to_string() } }
             })
             .collect()
     }
 
     fn liveness(&self) -> Vec<Check> {
-        // A failure of the storage thread or a diverged state ends the process; what answers here makes progress.
-        vec![Check { name: "process", ok: true, detail: "the process answers".into() }]
+        // What fails ends the process by itself; this finds what hangs.
+        SIGNS_OF_LIFE
+            .iter()
+            .map(|(part, name, well, ill)| {
+                let ok = self.ensemble.beats(*part);
+                Check { name, ok, detail: if ok { (*well).into() } else { (*ill).into() } }
+            })
+            .collect()
     }
 
     fn sessions(&self, after: SessionId, limit: usize) -> Vec<SessionStatus> {
@@ -142,33 +148,21 @@ impl StatusSource for Member {
     }
 }
 
-/// What stands in the way, the name of the check, and how it is when it does not and when it does.
-const CHECKS: [(NotReady, &str, &str, &str); 5] = [
-    (
-        NotReady::NotJoined,
-        "joined",
-        "this member's disk belongs to the ensemble",
-        "the ensemble has not accepted this member's disk yet",
-    ),
-    (NotReady::NoLeader, "leader", "a leader is known", "no leader is known"),
-    (
-        NotReady::CatchingUp,
-        "caught_up",
-        "this member has what the leader has committed",
-        "this member is behind what the leader has committed",
-    ),
-    (
-        NotReady::TooFewDisks,
-        "disks",
-        "a majority of disks is registered",
-        "fewer than a majority of disks are registered: start the other members",
-    ),
-    (
-        NotReady::Diverged,
-        "state",
-        "this member's state is that of the others",
-        "this member's state differs from the others': it must rejoin with an empty data directory",
-    ),
+/// What stands in the way, the name of the check, and how it is when it does not.
+const CHECKS: [(NotReady, &str, &str); 6] = [
+    (NotReady::NotJoined, "joined", "this member's disk belongs to the ensemble"),
+    (NotReady::NoLeader, "leader", "a leader is known"),
+    (NotReady::CatchingUp, "caught_up", "this member has what the leader has committed"),
+    (NotReady::NoVote, "vote", "this member has a vote"),
+    (NotReady::TooFewDisks, "disks", "a majority of disks is registered"),
+    (NotReady::Diverged, "state", "this member's state is that of the others"),
+];
+
+/// A part of this member, the name of its check, and how it is when it makes progress and when it does not.
+const SIGNS_OF_LIFE: [(Part, &str, &str, &str); 3] = [
+    (Part::Agreement, "agreement", "the agreement between members goes on", "the agreement between members hangs here"),
+    (Part::Applier, "applier", "what is agreed is applied", "applying what is agreed hangs"),
+    (Part::Log, "log", "the log is written", "writing the log hangs"),
 ];
 
 fn role(role: ensemble::Role) -> Role {

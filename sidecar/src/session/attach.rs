@@ -10,7 +10,7 @@ use super::{
     Attachment, Sessions,
     attachment::{Client, Granted},
 };
-use crate::clock::Clock;
+use crate::{clock::Clock, ensemble::NotReady};
 
 /// What a client says first.
 #[derive(Debug)]
@@ -50,6 +50,8 @@ pub(crate) enum AttachError {
     AnotherEnsemble { seen: Zxid, known: Zxid },
     #[error("the ensemble has as many sessions as it may have")]
     TooManySessions,
+    #[error("this member does not serve clients now: {0}; try another one")]
+    NotReady(NotReady),
     #[error("this member cannot reach a majority now; try another one")]
     NoQuorum,
 }
@@ -63,6 +65,10 @@ impl Sessions {
     ///
     /// Cancel safe in that nothing breaks: a session opened for a client that is gone expires after its timeout.
     pub(crate) async fn attach(self: &Arc<Self>, request: AttachRequest) -> Result<Attachment, AttachError> {
+        // At once: what cannot be agreed now would only wait, and the client has other members to ask.
+        if let Some(missing) = self.ensemble.readiness().borrow().missing.first() {
+            return Err(AttachError::NotReady(*missing));
+        }
         match tokio::time::timeout(ATTACH_WITHIN, self.try_attach(request)).await {
             Ok(attached) => attached,
             Err(_elapsed) => Err(AttachError::NoQuorum),

@@ -104,7 +104,7 @@ impl DataDir {
                 refuse_content(path)?;
                 // The random disk id tells a wiped disk from the one it was.
                 let disk_id = rand::random_range(1..=u64::MAX);
-                Identity { member_id, disk_id, incarnation: 0, joined: false, ensemble_id: 0 }
+                Identity { member_id, disk_id, incarnation: 0, joined: false, ensemble_id: 0, list: String::new() }
             }
         };
         if identity.member_id != member_id {
@@ -124,13 +124,14 @@ impl DataDir {
     }
 
     pub(crate) fn identity(&self) -> Identity {
-        *self.identity.lock()
+        self.identity.lock().clone()
     }
 
-    /// Remembers that this disk has been accepted into the ensemble. On disk when it returns; blocks on the disk.
-    pub(crate) fn set_joined(&self, ensemble_id: u64) -> Result<(), DataDirError> {
+    /// Remembers that this disk has been accepted into the ensemble with this list of members. On disk when it returns;
+    /// blocks on the disk.
+    pub(crate) fn set_joined(&self, ensemble_id: u64, list: &str) -> Result<(), DataDirError> {
         let mut identity = self.identity.lock();
-        let joined = Identity { joined: true, ensemble_id, ..*identity };
+        let joined = Identity { joined: true, ensemble_id, list: list.to_owned(), ..identity.clone() };
         if *identity == joined {
             return Ok(());
         }
@@ -283,13 +284,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let data = open(dir.path()).unwrap();
         data.open_log(LogOptions::default()).unwrap();
-        data.set_joined(7).unwrap();
+        data.set_joined(7, "1=a:1").unwrap();
         drop(data);
 
         let identity = eventually_open(dir.path()).identity();
 
         assert!(identity.joined);
-        assert_eq!(identity.ensemble_id, 7);
+        assert_eq!((identity.ensemble_id, identity.list.as_str()), (7, "1=a:1"));
     }
 
     /// A log's own thread gives the lock back once it has ended, shortly after its last handle was dropped.
@@ -381,7 +382,7 @@ mod tests {
     #[test]
     fn lost_log_of_a_joined_disk_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        open(dir.path()).unwrap().set_joined(7).unwrap();
+        open(dir.path()).unwrap().set_joined(7, "1=a:1").unwrap();
 
         let error = open(dir.path()).unwrap_err();
 

@@ -8,10 +8,10 @@ use std::fmt::Write;
 use quorate_tree::MemberId;
 
 const TITLE: &str = "quorate identity";
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// Who a member is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
     pub(crate) member_id: MemberId,
     /// Random, made with the data directory; also the id of its log.
@@ -22,6 +22,8 @@ pub(crate) struct Identity {
     pub(crate) joined: bool,
     /// 0 while the member belongs to no ensemble.
     pub(crate) ensemble_id: u64,
+    /// The list of members this disk was accepted with; empty before that.
+    pub(crate) list: String,
 }
 
 /// Why an identity file cannot be read.
@@ -35,10 +37,10 @@ pub(crate) enum IdentityError {
 
 impl Identity {
     pub(super) fn encode(&self) -> String {
-        let Self { member_id, disk_id, incarnation, joined, ensemble_id } = self;
+        let Self { member_id, disk_id, incarnation, joined, ensemble_id, list } = self;
         let mut text = format!(
             "{TITLE} {FORMAT}\nmember {member_id}\ndisk {disk_id:016x}\nincarnation {incarnation}\njoined {joined}\n\
-             ensemble {ensemble_id:016x}\n"
+             ensemble {ensemble_id:016x}\nlist {list}\n"
         );
         let checksum = crc32fast::hash(text.as_bytes());
         writeln!(text, "checksum {checksum:08x}").expect("writing to a string does not fail");
@@ -68,6 +70,7 @@ impl Identity {
             incarnation: value("incarnation")?.parse().map_err(|_| IdentityError::Damaged)?,
             joined: value("joined")?.parse().map_err(|_| IdentityError::Damaged)?,
             ensemble_id: hex(value("ensemble")?)?,
+            list: value("list")?.to_owned(),
         })
     }
 }
@@ -80,25 +83,37 @@ fn hex(text: &str) -> Result<u64, IdentityError> {
 mod tests {
     use super::*;
 
-    const IDENTITY: Identity =
-        Identity { member_id: MemberId(3), disk_id: 0xfeed_beef, incarnation: 17, joined: true, ensemble_id: 42 };
+    fn identity() -> Identity {
+        Identity {
+            member_id: MemberId(3),
+            disk_id: 0xfeed_beef,
+            incarnation: 17,
+            joined: true,
+            ensemble_id: 42,
+            list: "1=a:1,3=c:3".to_owned(),
+        }
+    }
 
     #[test]
     fn identity_reads_as_written() {
-        assert_eq!(Identity::decode(IDENTITY.encode().as_bytes()).unwrap(), IDENTITY);
+        let unjoined = Identity { joined: false, list: String::new(), ..identity() };
+
+        for identity in [identity(), unjoined] {
+            assert_eq!(Identity::decode(identity.encode().as_bytes()).unwrap(), identity);
+        }
     }
 
     #[test]
     fn bytes_on_disk_stay_as_they_are() {
-        let expected = "quorate identity 1\nmember 3\ndisk 00000000feedbeef\nincarnation 17\njoined true\n\
-                        ensemble 000000000000002a\nchecksum e2152569\n";
+        let expected = "quorate identity 2\nmember 3\ndisk 00000000feedbeef\nincarnation 17\njoined true\n\
+                        ensemble 000000000000002a\nlist 1=a:1,3=c:3\nchecksum 0474e04a\n";
 
-        assert_eq!(IDENTITY.encode(), expected);
+        assert_eq!(identity().encode(), expected);
     }
 
     #[test]
     fn every_flipped_bit_and_every_cut_is_refused() {
-        let bytes = IDENTITY.encode().into_bytes();
+        let bytes = identity().encode().into_bytes();
         for bit in 0..bytes.len() * 8 {
             let mut flipped = bytes.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
@@ -111,8 +126,8 @@ mod tests {
 
     #[test]
     fn later_format_is_refused_by_its_number() {
-        let later = IDENTITY.encode().replace("identity 1", "identity 2");
+        let later = identity().encode().replace("identity 2", "identity 3");
 
-        assert_eq!(Identity::decode(later.as_bytes()), Err(IdentityError::UnknownFormat("2".to_owned())));
+        assert_eq!(Identity::decode(later.as_bytes()), Err(IdentityError::UnknownFormat("3".to_owned())));
     }
 }

@@ -27,6 +27,8 @@ async fn wiped_disk_rejoins_under_load_and_then_another_may_die_without_loss() {
         cluster.member(leader).write(session, create(&format!("/n/b{i}"))).await;
         acknowledged.push(format!("b{i}"));
         i += 1;
+        let ready = cluster.member(wiped).ensemble.readiness().borrow().is_ready();
+        assert!(!ready || is_voter(&cluster, wiped, wiped), "ready without a vote");
     }
     cluster.kill(dying).await;
     for i in 0..50 {
@@ -94,9 +96,15 @@ async fn list_that_is_not_that_of_the_data_is_refused_at_start() {
     let mut other_list = cluster.peers.clone();
     other_list.insert(MemberId(1), "127.0.0.1:1".into());
 
-    let refused = cluster.try_start(3, other_list).await.unwrap_err().to_string();
+    let mut longer = cluster.peers.clone();
+    longer.insert(MemberId(4), "127.0.0.1:1".into());
+    let mut shorter = cluster.peers.clone();
+    shorter.remove(&MemberId(1));
 
-    assert!(refused.contains("correct the list"), "{refused}");
+    for list in [other_list, longer, shorter] {
+        let refused = cluster.try_start(3, list).await.unwrap_err().to_string();
+        assert!(refused.contains("correct the list"), "{refused}");
+    }
     cluster.start(3).await;
     cluster.ready().await;
     cluster.stop().await;

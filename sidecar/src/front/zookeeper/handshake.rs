@@ -53,7 +53,12 @@ pub(super) async fn attach(
             None
         }
         // Closed without a word, the client tries another member.
-        Err(error @ (AttachError::AnotherEnsemble { .. } | AttachError::TooManySessions | AttachError::NoQuorum)) => {
+        Err(
+            error @ (AttachError::AnotherEnsemble { .. }
+            | AttachError::TooManySessions
+            | AttachError::NotReady(_)
+            | AttachError::NoQuorum),
+        ) => {
             debug!(peer = %stream.peer(), %error, "no session here");
             None
         }

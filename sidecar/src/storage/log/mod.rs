@@ -272,6 +272,22 @@ impl Log {
         });
     }
 
+    /// Resolves when the writer has done all that was asked of it before; never, once it does nothing any more.
+    ///
+    /// # Cancel safety
+    ///
+    /// Changes nothing.
+    pub(crate) async fn sign_of_life(&self) {
+        let (done, answer) = tokio::sync::oneshot::channel();
+        // Whoever stopped waiting does not need to know.
+        let done: shared::Done = Box::new(|result| _ = done.send(result));
+        let waiting = Waiting::new(Some(done), self.shared.room(0).await);
+        let Ok(()) = self.shared.request::<Infallible>(waiting, |_inner| Ok(Some(Request::Nothing)));
+        if !matches!(answer.await, Ok(Ok(()))) {
+            std::future::pending().await
+        }
+    }
+
     /// The entries of `range` that there are, in order: at most `bytes_max` of payload, but at least one.
     ///
     /// # Cancel safety

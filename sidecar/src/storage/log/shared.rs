@@ -78,6 +78,8 @@ pub(super) enum Request {
     Purge {
         upto: EntryId,
     },
+    /// Writes nothing: whoever waits sees that its turn came.
+    Nothing,
 }
 
 /// Whoever waits for a request, with the room it takes up. Told exactly once, even if it is just dropped.

@@ -90,6 +90,7 @@ impl Writer {
             Request::Vote(vote) => self.put(&Record::Vote(vote)),
             Request::Truncate { keep } => self.put(&Record::Truncate { keep: *keep }),
             Request::Purge { upto } => self.put(&Record::Purge { upto: *upto }),
+            Request::Nothing => Ok(()),
         }
     }
 

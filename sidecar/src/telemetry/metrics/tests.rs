@@ -28,7 +28,7 @@ fn every_duration_has_the_same_buckets() {
 
     let tick = Duration::from_millis(1);
     metrics.storage.fsync.record(tick);
-    metrics.ensemble.snapshot.record(tick);
+    metrics.ensemble.snapshot_written(tick, tick);
     metrics.ensemble.proposal.record(tick);
     metrics.ensemble.peer_answered(MemberId(2), tick);
     metrics.sessions.watch_delivery.record(tick);
@@ -129,7 +129,7 @@ fn what_is_documented_is_what_is_served() {
     let tick = Duration::from_millis(1);
     let _door = metrics.doors.of("client");
     metrics.storage.fsync.record(tick);
-    metrics.ensemble.snapshot.record(tick);
+    metrics.ensemble.snapshot_written(tick, tick);
     metrics.ensemble.proposal.record(tick);
     metrics.ensemble.peer_answered(MemberId(2), tick);
     metrics.sessions.watch_delivery.record(tick);
