@@ -227,8 +227,8 @@ impl Tree {
     }
 
     fn delete(&mut self, delete: &Delete, work: &mut Work<'_>) -> Result<Reply, Refusal> {
-        path::check(&delete.path).map_err(|_| Refusal::BadArguments)?;
-        if RESERVED.contains(&delete.path.as_str()) {
+        // What else is wrong with the path shows in that there is no such node.
+        if !delete.path.contains('/') || delete.path.contains('\0') || RESERVED.contains(&delete.path.as_str()) {
             return Err(Refusal::BadArguments);
         }
         let parent = self.nodes.find(parent_of(&delete.path)).ok_or(Refusal::NoNode)?;
@@ -353,7 +353,8 @@ impl Tree {
                 ctime_ms: 0,
                 mtime_ms: 0,
                 version: 0,
-                aversion: 0,
+                // As in ZooKeeper, where the list is put onto the finished node.
+                aversion: if path == CONFIG { -1 } else { 0 },
                 directory: None,
             });
             if id == Nodes::ROOT {

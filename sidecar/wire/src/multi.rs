@@ -134,9 +134,13 @@ pub(crate) fn decode_ops<'a>(from: &mut Decoder<'a>) -> Result<Vec<MultiOp<'a>>,
 
 fn decode_create<'a>(kind: CreateKind, from: &mut Decoder<'a>) -> Result<MultiOp<'a>, DecodeError> {
     let create = Create::decode(kind, from)?;
+    // Unlike alone, ZooKeeper 3.9 cannot decode other modes here.
+    let greatest = match kind {
+        CreateKind::Ttl => create_flags::PERSISTENT_SEQUENTIAL_WITH_TTL,
+        CreateKind::Create | CreateKind::Create2 | CreateKind::Container => create_flags::CONTAINER,
+    };
     match create.flags {
-        create_flags::PERSISTENT..=create_flags::PERSISTENT_SEQUENTIAL_WITH_TTL => Ok(MultiOp::Create(create)),
-        // Unlike alone, ZooKeeper 3.9 cannot decode it here.
+        flags if (create_flags::PERSISTENT..=greatest).contains(&flags) => Ok(MultiOp::Create(create)),
         value => Err(DecodeError::Value { what: "create mode", value }),
     }
 }

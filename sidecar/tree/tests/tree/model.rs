@@ -354,7 +354,9 @@ impl Model {
         author: &Author,
         changes: &mut Vec<Change>,
     ) -> Result<Reply, Refusal> {
-        valid(path)?;
+        if !path.contains('/') || path.contains('\0') {
+            return Err(Refusal::BadArguments);
+        }
         if ["/", "/zookeeper", "/zookeeper/quota", "/zookeeper/config"].contains(&path) {
             return Err(Refusal::BadArguments);
         }
