@@ -1,6 +1,6 @@
 //! The composition root: builds the parts of a member, wires them top to bottom, and ends them in order.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use quorate_proto::v1::{self as proto, admin_server::AdminServer, session_server::SessionServer};
 use quorate_tree::{Limits, Tree};
@@ -42,20 +42,20 @@ pub struct Running {
     /// Ends the operators' door, which stays open longest.
     stop_admin: CancellationToken,
     tracker: TaskTracker,
-    client_server: JoinHandle<()>,
-    admin_server: JoinHandle<()>,
+    client_server: Option<JoinHandle<()>>,
+    admin_server: Option<JoinHandle<()>>,
     zookeeper_server: Option<JoinHandle<()>>,
 }
 
 /// Where the doors of a member are open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Addresses {
-    /// For clients, over gRPC.
-    pub client: SocketAddr,
+    /// For clients, over gRPC, if it is open.
+    pub client: Option<SocketAddr>,
     /// For the other members.
     pub peer: SocketAddr,
-    /// For operators, over HTTP.
-    pub admin: SocketAddr,
+    /// For operators, over HTTP, if it is open.
+    pub admin: Option<SocketAddr>,
     /// For clients of ZooKeeper, if it is open.
     pub zookeeper: Option<SocketAddr>,
 }
@@ -81,9 +81,9 @@ impl From<EnsembleError> for SidecarError {
 /// The doors of a member, open before anything else runs, so that their addresses are known.
 #[derive(Debug)]
 pub(crate) struct Doors {
-    client: Door,
+    client: Option<Door>,
     peer: Door,
-    admin: Door,
+    admin: Option<Door>,
     zookeeper: Option<Door>,
     metrics: Metrics,
 }
@@ -120,15 +120,18 @@ impl Doors {
         let per_address = config.connections_per_address;
         let clients_max = net::affordable_connections(limits::CLIENT_CONNECTIONS_MAX, net::open_files_max());
         Ok(Self {
-            client: door("client", &config.client_addr, clients_max, per_address).await?,
+            client: match &config.client_addr {
+                Some(address) => Some(door("client", address, clients_max, per_address).await?),
+                None => None,
+            },
             peer: door("peer", &config.peer_addr, limits::PEER_CONNECTIONS_MAX, 0).await?,
-            admin: door(
-                "admin",
-                &config.admin_addr,
-                limits::ADMIN_CONNECTIONS_MAX,
-                limits::ADMIN_CONNECTIONS_PER_ADDRESS_MAX,
-            )
-            .await?,
+            admin: match &config.admin_addr {
+                Some(address) => {
+                    let per_address = limits::ADMIN_CONNECTIONS_PER_ADDRESS_MAX;
+                    Some(door("admin", address, limits::ADMIN_CONNECTIONS_MAX, per_address).await?)
+                }
+                None => None,
+            },
             zookeeper: match &config.zookeeper_addr {
                 Some(address) => Some(door("zookeeper", address, clients_max, per_address).await?),
                 None => None,
@@ -139,9 +142,9 @@ impl Doors {
 
     pub(crate) fn addresses(&self) -> Addresses {
         Addresses {
-            client: self.client.address(),
+            client: self.client.as_ref().map(Door::address),
             peer: self.peer.address(),
-            admin: self.admin.address(),
+            admin: self.admin.as_ref().map(Door::address),
             zookeeper: self.zookeeper.as_ref().map(Door::address),
         }
     }
@@ -171,7 +174,8 @@ impl Doors {
         let ensemble = Ensemble::start(ensemble_config, disk, replica.clone(), self.peer).await?;
 
         let session_limits = SessionLimits {
-            tick_ms: u32::try_from(config.tick.as_millis()).unwrap_or(u32::MAX),
+            timeout_ms_min: millis(*config.session_timeouts().start()),
+            timeout_ms_max: millis(*config.session_timeouts().end()),
             session_inflight_max: limits::SESSION_INFLIGHT_MAX,
             member_inflight_max: limits::MEMBER_INFLIGHT_MAX,
         };
@@ -189,24 +193,23 @@ impl Doors {
                 address: door.address(),
                 connections_per_address: config.connections_per_address,
                 data_dir: config.data_dir.clone(),
-                tick_ms: sessions.limits().tick_ms,
+                tick_ms: millis(config.tick),
             };
             let service = ZookeeperService::new(sessions.clone(), member.clone(), settings);
             tokio::spawn(zookeeper::serve(door, service, tracker.clone(), stop_clients.clone()).in_current_span())
         });
-        let session_service =
-            SessionService::new(sessions, config.id.0, limits::FRAME_BYTES_MAX, tracker.clone(), stop_clients.clone());
-        let clients = serve_clients(
-            self.client,
-            session_service,
-            AdminService::new(member.clone()),
-            ensemble.readiness(),
-            stop_clients.clone(),
-        );
-        let client_server = tokio::spawn(clients.in_current_span());
+        let client_server = self.client.map(|door| {
+            let stop = stop_clients.clone();
+            let sessions =
+                SessionService::new(sessions, config.id.0, limits::FRAME_BYTES_MAX, tracker.clone(), stop.clone());
+            let admin = AdminService::new(member.clone());
+            tokio::spawn(serve_clients(door, sessions, admin, ensemble.readiness(), stop).in_current_span())
+        });
         let source: Arc<dyn StatusSource> = member.clone();
-        let admin_server =
-            tokio::spawn(admin::serve(self.admin, source, self.metrics, stop_admin.clone()).in_current_span());
+        let metrics = self.metrics;
+        let admin_server = self
+            .admin
+            .map(|door| tokio::spawn(admin::serve(door, source, metrics, stop_admin.clone()).in_current_span()));
         Ok(Running {
             addresses,
             member,
@@ -279,9 +282,7 @@ impl Running {
             warn!(%error, "leadership could not be handed over; the others elect a leader after their timeout");
         }
         join(self.client_server, "client").await;
-        if let Some(server) = self.zookeeper_server {
-            join(server, "zookeeper").await;
-        }
+        join(self.zookeeper_server, "zookeeper").await;
         self.ensemble.stop().await;
         self.stop_admin.cancel();
         join(self.admin_server, "admin").await;
@@ -374,7 +375,12 @@ async fn report_health(
     }
 }
 
-async fn join(task: JoinHandle<()>, door: &'static str) {
+fn millis(duration: Duration) -> u32 {
+    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
+}
+
+async fn join(task: Option<JoinHandle<()>>, door: &'static str) {
+    let Some(task) = task else { return };
     if let Err(error) = task.await {
         warn!(%error, door, "the door's task failed");
     }

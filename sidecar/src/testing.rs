@@ -234,9 +234,9 @@ impl TestEnsembleBuilder {
     fn config(&self, id: u8, root: &Path) -> Config {
         let mut config = Config::new(MemberId(id), root.join(format!("member-{id}")), Voters::default());
         let port = |offset: u16| self.port_base.map_or_else(free_port, |base| base + offset + u16::from(id));
-        config.client_addr = Address::loopback(port(0));
+        config.client_addr = Some(Address::loopback(port(0)));
         config.peer_addr = Address::loopback(port(100));
-        config.admin_addr = Address::loopback(port(200));
+        config.admin_addr = Some(Address::loopback(port(200)));
         config.zookeeper_addr = Some(Address::loopback(port(300)));
         config.tick = self.tick;
         config.election_timeout = self.election_timeout;
@@ -271,7 +271,7 @@ impl TestEnsemble {
     /// Where clients connect: every member, also those that do not run now.
     #[must_use]
     pub fn endpoints(&self) -> Vec<String> {
-        self.members.values().map(|place| http(&place.config.client_addr)).collect()
+        self.members.values().map(|place| http(place.config.client_addr.as_ref())).collect()
     }
 
     /// Where clients of one member connect.
@@ -280,7 +280,7 @@ impl TestEnsemble {
     /// There is no such member.
     #[must_use]
     pub fn endpoint(&self, member: u8) -> String {
-        http(&self.members[&member].config.client_addr)
+        http(self.members[&member].config.client_addr.as_ref())
     }
 
     /// Where clients of ZooKeeper connect to one member, as host and port.
@@ -602,8 +602,8 @@ fn run_member(
     runtime.shutdown_background();
 }
 
-fn http(address: &Address) -> String {
-    format!("http://{address}")
+fn http(address: Option<&Address>) -> String {
+    format!("http://{}", address.expect("the kit opens this door"))
 }
 
 fn failed(member: u8, source: SidecarError) -> TestError {

@@ -199,7 +199,7 @@ fn status_answers_for_the_member_in_the_words_of_the_admin_door() {
     ensemble.out(&["create", "/s"]);
 
     let status = ensemble.json(&["status"]);
-    let admin = ensemble.ensemble.as_ref().unwrap().config(1).admin_addr.to_string();
+    let admin = ensemble.ensemble.as_ref().unwrap().config(1).admin_addr.as_ref().unwrap().to_string();
     let (_, served) = cli::http_get(&admin, "/api/v1/status").unwrap();
     let served: Value = serde_json::from_str(&served).unwrap();
 
@@ -221,7 +221,7 @@ fn the_metrics_of_a_member_count_what_happened() {
     let ensemble = Ensemble::start();
     ensemble.out(&["create", "/m"]);
 
-    let admin = ensemble.ensemble.as_ref().unwrap().config(1).admin_addr.to_string();
+    let admin = ensemble.ensemble.as_ref().unwrap().config(1).admin_addr.as_ref().unwrap().to_string();
     let (_, text) = cli::http_get(&admin, "/metrics").unwrap();
 
     let value = |series: &str| {

@@ -6,13 +6,9 @@ use std::{
     net::{TcpListener, TcpStream},
     path::Path,
     process::Command,
-    sync::{
-        LazyLock,
-        atomic::{AtomicU16, Ordering},
-    },
 };
 
-use cli::{Running, http_get, quorate, run, start};
+use cli::{Running, free_port, free_ports, http_get, quorate, run, start};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
@@ -28,24 +24,6 @@ fn serve(data_dir: &Path, ensemble: &str, peer: &str) -> Command {
     command.arg(data_dir).env("QUORATE_ID", "1").env("QUORATE_PEER_ADDR", peer);
     command.env("QUORATE_CLIENT_ADDR", "127.0.0.1:0").env("QUORATE_ADMIN_ADDR", "127.0.0.1:0");
     command
-}
-
-/// A port that is free now, given to no other test of this process, and not one that outgoing connections get.
-fn free_port() -> u16 {
-    free_ports(1, |port| TcpListener::bind(("127.0.0.1", port)).is_ok())
-}
-
-/// The first of `count` ports of which `is_free` is true, likewise.
-fn free_ports(count: u16, is_free: impl Fn(u16) -> bool) -> u16 {
-    const FIRST: u16 = 10_240;
-    const COUNT: u16 = 20_000;
-    static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| AtomicU16::new((std::process::id() % u32::from(COUNT)) as u16));
-    loop {
-        let port = FIRST + NEXT.fetch_add(count, Ordering::Relaxed) % COUNT;
-        if is_free(port) {
-            return port;
-        }
-    }
 }
 
 fn started(data_dir: &TempDir) -> Running {

@@ -105,9 +105,9 @@ impl Dev {
         let at = |offset, id: u8| Address::loopback(self.port_base + offset + u16::from(id));
         let voters: Voters = (1..=self.members).map(|id| (MemberId(id), at(PEER_OFFSET, id))).collect();
         let config = |id| Config {
-            client_addr: at(0, id),
+            client_addr: Some(at(0, id)),
             peer_addr: at(PEER_OFFSET, id),
-            admin_addr: at(ADMIN_OFFSET, id),
+            admin_addr: Some(at(ADMIN_OFFSET, id)),
             zookeeper_addr: Some(at(ZOOKEEPER_OFFSET, id)),
             ..Config::new(MemberId(id), root.join(format!("member-{id}")), voters.clone())
         };
@@ -150,9 +150,9 @@ fn table(configs: &[Config]) -> String {
         let Config { id, client_addr, peer_addr, admin_addr, zookeeper_addr, .. } = config;
         [
             id.to_string(),
-            format!("http://{client_addr}"),
+            url(client_addr.as_ref()),
             peer_addr.to_string(),
-            format!("http://{admin_addr}"),
+            url(admin_addr.as_ref()),
             zookeeper_addr.as_ref().map(Address::to_string).unwrap_or_default(),
         ]
     });
@@ -160,10 +160,14 @@ fn table(configs: &[Config]) -> String {
     output::table(titles, [true, false, false, false, false], rows.collect())
 }
 
+fn url(address: Option<&Address>) -> String {
+    address.map(|address| format!("http://{address}")).unwrap_or_default()
+}
+
 async fn say_when_ready(members: &[(MemberId, Running)], configs: &[Config], began: Instant) -> Result<(), Failure> {
     future::join_all(members.iter().map(|(_, member)| member.ready())).await;
     output::line(&format!("ready in {} ms", began.elapsed().as_millis()))?;
-    let endpoints: Vec<_> = configs.iter().map(|config| format!("http://{}", config.client_addr)).collect();
+    let endpoints: Vec<_> = configs.iter().map(|config| url(config.client_addr.as_ref())).collect();
     eprintln!("\n  export QUORATE_ENDPOINT={}", endpoints.join(","));
     eprintln!("  quorate status  |  quorate tree /  |  quorate lock build -- make\n");
     eprintln!("Ctrl-C stops all members; a second one at once.");

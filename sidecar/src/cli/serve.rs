@@ -17,7 +17,8 @@ use crate::{
 
 /// Run a member of an ensemble
 ///
-/// Settings come from flags, then the environment (QUORATE_...), then the file of --config, then the defaults.
+/// Settings come from flags, then the environment (QUORATE_...), then the file of --config, then that of --zoo-cfg,
+/// then the defaults.
 /// Prints one line an open door and then `ready` on standard error. SIGTERM or Ctrl-C stops it in order, a second one
 /// at once.
 #[derive(Args, Debug)]
@@ -26,14 +27,22 @@ pub(super) struct Serve {
     #[arg(long, env = "QUORATE_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
 
+    /// ZooKeeper's configuration file: id (myid), members, addresses and limits; all else wins over it, and the doors
+    /// for clients and operators open only where something names them
+    #[arg(long, env = "QUORATE_ZOO_CFG", value_name = "FILE")]
+    zoo_cfg: Option<PathBuf>,
+
     #[command(flatten)]
     settings: Layer,
 }
 
 impl Serve {
     pub(super) async fn run(self) -> Result<ExitCode, Failure> {
-        let resolved =
-            config::resolve(self.settings, self.config.as_deref()).map_err(|error| Failure::new(Exit::Usage, error))?;
+        let resolved = config::resolve(self.settings, self.config.as_deref(), self.zoo_cfg.as_deref())
+            .map_err(|error| Failure::new(Exit::Usage, error))?;
+        for note in &resolved.notes {
+            eprintln!("zoo.cfg: {note}");
+        }
         let telemetry = telemetry::init(&resolved.telemetry).map_err(|error| Failure::new(Exit::Usage, error))?;
         for warning in &resolved.warnings {
             tracing::warn!("{warning}");
@@ -66,9 +75,13 @@ async fn serve(config: Config) -> Result<ExitCode, Failure> {
 
 /// One line a door, for people and for scripts that wait for them.
 fn say_doors(Addresses { client, peer, admin, zookeeper }: Addresses) {
-    eprintln!("client door: {client} (gRPC, no TLS)");
+    if let Some(client) = client {
+        eprintln!("client door: {client} (gRPC, no TLS)");
+    }
     eprintln!("peer door: {peer} (no TLS)");
-    eprintln!("admin door: http://{admin}");
+    if let Some(admin) = admin {
+        eprintln!("admin door: http://{admin}");
+    }
     if let Some(zookeeper) = zookeeper {
         eprintln!("zookeeper door: {zookeeper} (no TLS)");
     }

@@ -94,6 +94,12 @@ pub enum CheckWarning {
          3, 5 or 7"
     )]
     Two,
+    /// No door for clients.
+    #[error(
+        "this member has no door for clients: --client-addr opens one for gRPC, --zookeeper-addr or the file's clientPort \
+         one for clients of ZooKeeper"
+    )]
+    NoClients,
     /// An even number of voters.
     #[error("{voters} voters survive no more losses than {} would, and each write waits for one more", voters - 1)]
     Even {
@@ -110,8 +116,8 @@ pub enum CheckWarning {
     },
     /// A shortest session may not outlive an election.
     #[error(
-        "--election-timeout-ms {election_ms} is not below two ticks ({shortest_ms} ms): sessions with short timeouts \
-         may lose their connection at every change of the leader"
+        "--election-timeout-ms {election_ms} is not below the shortest session timeout ({shortest_ms} ms): sessions with \
+         short timeouts may lose their connection at every change of the leader"
     )]
     SlowElection {
         /// The election timeout.
@@ -150,7 +156,13 @@ impl Config {
         range("tick-ms", self.tick, limits::TICK_MS_MIN, limits::TICK_MS_MAX)?;
         let (min, max) = (limits::ELECTION_TIMEOUT_MS_MIN, limits::ELECTION_TIMEOUT_MS_MAX);
         range("election-timeout-ms", self.election_timeout, min, max)?;
-        range("reap-period-ms", self.reap_period, limits::REAP_PERIOD_MS_MIN, limits::REAP_PERIOD_MS_MAX)
+        range("reap-period-ms", self.reap_period, limits::REAP_PERIOD_MS_MIN, limits::REAP_PERIOD_MS_MAX)?;
+        let timeouts = self.session_timeouts();
+        let (min, max) = (limits::SESSION_TIMEOUT_MS_MIN, limits::SESSION_TIMEOUT_MS_MAX);
+        range("session-timeout-min-ms", *timeouts.start(), min, max)?;
+        // The one that is not given follows the tick.
+        let min = u64::try_from(timeouts.start().as_millis()).unwrap_or(max);
+        range("session-timeout-max-ms", *timeouts.end(), min, max)
     }
 
     fn check_voters(&self) -> Result<Vec<CheckWarning>, CheckError> {
@@ -187,11 +199,18 @@ impl Config {
     }
 
     fn check_doors(&self) -> Result<Vec<CheckWarning>, CheckError> {
-        let doors =
-            [("client-addr", &self.client_addr), ("peer-addr", &self.peer_addr), ("admin-addr", &self.admin_addr)];
-        let doors = doors.into_iter().chain(self.zookeeper_addr.as_ref().map(|address| ("zookeeper-addr", address)));
+        let doors = [
+            ("client-addr", self.client_addr.as_ref()),
+            ("peer-addr", Some(&self.peer_addr)),
+            ("admin-addr", self.admin_addr.as_ref()),
+            ("zookeeper-addr", self.zookeeper_addr.as_ref()),
+        ];
+        let doors = doors.into_iter().filter_map(|(door, address)| Some((door, address?)));
         let mut seen = BTreeMap::new();
         let mut warnings = Vec::new();
+        if self.client_addr.is_none() && self.zookeeper_addr.is_none() {
+            warnings.push(CheckWarning::NoClients);
+        }
         for (door, address) in doors {
             if address.port() != 0
                 && let Some(one) = seen.insert(address, door)
@@ -209,7 +228,7 @@ impl Config {
 
     fn check_timing(&self) -> Option<CheckWarning> {
         let election_ms = self.election_timeout.as_millis();
-        let shortest_ms = self.tick.as_millis() * u128::from(limits::SESSION_TICKS_MIN);
+        let shortest_ms = self.session_timeouts().start().as_millis();
         (election_ms >= shortest_ms).then_some(CheckWarning::SlowElection { election_ms, shortest_ms })
     }
 }
@@ -296,8 +315,8 @@ mod tests {
         );
         warned(
             |c| {
-                c.client_addr = Address::loopback(0);
-                c.admin_addr = Address::loopback(0);
+                c.client_addr = Some(Address::loopback(0));
+                c.admin_addr = Some(Address::loopback(0));
             },
             &[],
         );
@@ -306,13 +325,13 @@ mod tests {
     #[test]
     fn a_door_in_the_open_must_be_wanted() {
         refused(
-            |c| c.client_addr = "0.0.0.0:7101".parse().unwrap(),
+            |c| c.client_addr = Some("0.0.0.0:7101".parse().unwrap()),
             "--client-addr 0.0.0.0:7101 can be reached from other machines, and there is no TLS yet: listen on \
              loopback, or say --insecure if the network is trusted",
         );
         warned(
             |c| {
-                c.client_addr = "0.0.0.0:7101".parse().unwrap();
+                c.client_addr = Some("0.0.0.0:7101".parse().unwrap());
                 c.insecure = true;
             },
             &["--client-addr 0.0.0.0:7101 can be reached from other machines without TLS"],
@@ -340,10 +359,8 @@ mod tests {
         );
         warned(
             |c| c.tick = Duration::from_millis(200),
-            &[
-                "--election-timeout-ms 600 is not below two ticks (400 ms): sessions with short timeouts may lose their \
-               connection at every change of the leader",
-            ],
+            &["--election-timeout-ms 600 is not below the shortest session timeout (400 ms): sessions with short \
+                timeouts may lose their connection at every change of the leader"],
         );
     }
 }

@@ -73,7 +73,7 @@ fn parse(path: &Path, text: &str) -> Result<Layer, FileError> {
     toml::from_str(text).map_err(syntax)
 }
 
-fn nearest(key: &str, known: Vec<String>) -> Option<String> {
+pub(super) fn nearest(key: &str, known: Vec<String>) -> Option<String> {
     let likeness = |known: &String| strsim::jaro_winkler(key, known);
     let nearest = known.into_iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)))?;
     (likeness(&nearest) >= MISSPELLING_MIN).then_some(nearest)

@@ -66,9 +66,17 @@ pub(crate) struct Layer {
     #[arg(long, env = "QUORATE_SUPER_DIGEST", value_name = "USER:BASE64", hide_env_values = true)]
     pub(crate) super_digest: Option<SuperDigest>,
 
-    /// Session clock; timeouts are clamped to 2 to 20 ticks [default: 2000]
+    /// Session clock [default: 2000]
     #[arg(long, env = "QUORATE_TICK_MS", value_name = "N", help_heading = "Timing")]
     pub(crate) tick_ms: Option<u64>,
+
+    /// The shortest session timeout that clients are granted [default: 2 ticks]
+    #[arg(long, env = "QUORATE_SESSION_TIMEOUT_MIN_MS", value_name = "N", help_heading = "Timing")]
+    pub(crate) session_timeout_min_ms: Option<u64>,
+
+    /// The longest session timeout that clients are granted [default: 20 ticks]
+    #[arg(long, env = "QUORATE_SESSION_TIMEOUT_MAX_MS", value_name = "N", help_heading = "Timing")]
+    pub(crate) session_timeout_max_ms: Option<u64>,
 
     /// A silent leader is replaced within this time [default: 600]
     #[arg(long, env = "QUORATE_ELECTION_TIMEOUT_MS", value_name = "N", help_heading = "Timing")]
@@ -107,6 +115,8 @@ impl Layer {
             tick_ms: self.tick_ms.or(below.tick_ms),
             election_timeout_ms: self.election_timeout_ms.or(below.election_timeout_ms),
             reap_period_ms: self.reap_period_ms.or(below.reap_period_ms),
+            session_timeout_min_ms: self.session_timeout_min_ms.or(below.session_timeout_min_ms),
+            session_timeout_max_ms: self.session_timeout_max_ms.or(below.session_timeout_max_ms),
             log_level: self.log_level.or(below.log_level),
             log_format: self.log_format.or(below.log_format),
             otlp_endpoint: self.otlp_endpoint.or(below.otlp_endpoint),

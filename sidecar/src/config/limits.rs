@@ -17,6 +17,10 @@ pub(crate) const TICK_MS: u64 = 2_000;
 pub(crate) const SESSION_TICKS_MIN: u64 = 2;
 pub(crate) const SESSION_TICKS_MAX: u64 = 20;
 
+/// What `--session-timeout-min-ms` and `-max-ms` may be: they travel as positive 32-bit milliseconds.
+pub(crate) const SESSION_TIMEOUT_MS_MIN: u64 = SESSION_TICKS_MIN * TICK_MS_MIN;
+pub(crate) const SESSION_TIMEOUT_MS_MAX: u64 = 24 * 60 * 60 * 1000;
+
 /// Requests of one session that are not yet answered; beyond that its socket is not read.
 pub(crate) const SESSION_INFLIGHT_MAX: usize = 1024;
 /// Writes of all sessions of a member that are not yet applied; beyond that no socket is read that brings writes.
@@ -101,7 +105,8 @@ const _: () = {
     assert!(ELECTION_TIMEOUT_MS_MIN <= ELECTION_TIMEOUT_MS && ELECTION_TIMEOUT_MS <= ELECTION_TIMEOUT_MS_MAX);
     assert!(SESSION_TICKS_MIN < SESSION_TICKS_MAX);
     assert!(ELECTION_TIMEOUT_MS < SESSION_TICKS_MIN * TICK_MS, "a session must outlive the choice of a new leader");
-    assert!(SESSION_TICKS_MAX * TICK_MS_MAX <= u32::MAX as u64, "session timeouts travel as 32-bit milliseconds");
+    assert!(SESSION_TIMEOUT_MS_MAX <= i32::MAX as u64, "session timeouts travel as 32-bit milliseconds");
+    assert!(SESSION_TICKS_MAX * TICK_MS_MAX <= SESSION_TIMEOUT_MS_MAX);
     assert!(ADMIN_CONNECTIONS_PER_ADDRESS_MAX < ADMIN_CONNECTIONS_MAX);
     assert!(ADMIN_HEAD_READ_MAX.as_millis() < ADMIN_CONNECTION_AGE_MAX.as_millis());
     assert!(ACCEPT_PAUSE_MIN.as_millis() < ACCEPT_PAUSE_MAX.as_millis());

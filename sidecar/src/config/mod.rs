@@ -1,9 +1,11 @@
-//! What a member is told before it starts: default, then file, then environment, then flag, the later one wins.
+//! What a member is told before it starts: default, then zoo.cfg, then file, then environment, then flag, the later
+//! one wins.
 //!
-//! Parsing is done by clap (flags, environment) and serde (file); [`Config`] is what remains, typed and checked.
+//! Parsing is done by clap (flags, environment), serde (file) and [`zoo_cfg`]; [`Config`] is what remains, typed and checked.
 //! It knows no part's inside: the composition root gives each part what concerns it.
 
 use std::{
+    ops::RangeInclusive,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -20,6 +22,7 @@ mod layer;
 pub(crate) mod limits;
 mod super_digest;
 mod voters;
+mod zoo_cfg;
 
 pub use address::{Address, NotAnAddress};
 pub use check::{CheckError, CheckWarning};
@@ -28,6 +31,7 @@ pub use four_letter_words::{FourLetterWord, FourLetterWords, NotAWord};
 pub(crate) use layer::Layer;
 pub use super_digest::{NotADigest, SuperDigest};
 pub use voters::{NotVoters, Voters};
+pub(crate) use zoo_cfg::ZooCfgError;
 
 /// All settings of one member.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,12 +42,12 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The first voters and where they find each other.
     pub ensemble: Voters,
-    /// The door for clients.
-    pub client_addr: Address,
+    /// The door for clients; `None` leaves it closed.
+    pub client_addr: Option<Address>,
     /// The door for the other members.
     pub peer_addr: Address,
-    /// The door for operators.
-    pub admin_addr: Address,
+    /// The door for operators; `None` leaves it closed.
+    pub admin_addr: Option<Address>,
     /// The door for clients of ZooKeeper; closed unless given.
     pub zookeeper_addr: Option<Address>,
     /// What that door answers in plain text.
@@ -56,6 +60,10 @@ pub struct Config {
     pub super_digest: Option<SuperDigest>,
     /// The session clock.
     pub tick: Duration,
+    /// The shortest session timeout; two ticks unless given.
+    pub session_timeout_min: Option<Duration>,
+    /// The longest session timeout; twenty ticks unless given.
+    pub session_timeout_max: Option<Duration>,
     /// A silent leader is replaced within this time.
     pub election_timeout: Duration,
     /// How often the leader looks for container and TTL nodes that are due.
@@ -68,6 +76,8 @@ pub(crate) struct Resolved {
     pub(crate) member: Config,
     pub(crate) telemetry: telemetry::Options,
     pub(crate) warnings: Vec<CheckWarning>,
+    /// What a zoo.cfg gives reason to say; one line each.
+    pub(crate) notes: Vec<String>,
 }
 
 /// Why a member cannot start with these settings.
@@ -76,6 +86,9 @@ pub(crate) enum ConfigError {
     /// The file is at fault.
     #[error(transparent)]
     File(#[from] FileError),
+    /// The zoo.cfg is at fault.
+    #[error(transparent)]
+    ZooCfg(#[from] ZooCfgError),
     /// A setting without a default was given nowhere.
     #[error("{what} is missing: give --{flag}, or set {env}, or `{key}` in the configuration file")]
     Missing {
@@ -101,32 +114,59 @@ impl Config {
             id,
             data_dir: data_dir.into(),
             ensemble,
-            client_addr: Address::loopback(7101),
+            client_addr: Some(Address::loopback(7101)),
             peer_addr: Address::loopback(7201),
-            admin_addr: Address::loopback(7301),
+            admin_addr: Some(Address::loopback(7301)),
             zookeeper_addr: None,
             four_letter_words: FourLetterWords::default(),
             insecure: false,
             connections_per_address: 0,
             super_digest: None,
             tick: Duration::from_millis(limits::TICK_MS),
+            session_timeout_min: None,
+            session_timeout_max: None,
             election_timeout: Duration::from_millis(limits::ELECTION_TIMEOUT_MS),
             reap_period: limits::REAP_PERIOD,
         }
     }
+
+    /// The session timeouts that clients are granted, shortest and longest.
+    #[must_use]
+    pub fn session_timeouts(&self) -> RangeInclusive<Duration> {
+        let ticks = |n: u64| self.tick * u32::try_from(n).expect("a few ticks");
+        let min = self.session_timeout_min.unwrap_or_else(|| ticks(limits::SESSION_TICKS_MIN));
+        let max = self.session_timeout_max.unwrap_or_else(|| ticks(limits::SESSION_TICKS_MAX));
+        min..=max
+    }
 }
 
 /// Puts the layers over each other and checks what comes out.
-pub(crate) fn resolve(flags_and_env: Layer, file: Option<&Path>) -> Result<Resolved, ConfigError> {
+pub(crate) fn resolve(
+    flags_and_env: Layer,
+    file: Option<&Path>,
+    zoo_cfg: Option<&Path>,
+) -> Result<Resolved, ConfigError> {
     let below = match file {
         Some(path) => file::read(path)?,
         None => Layer::default(),
     };
     let telemetry_env = Layer { log_level: telemetry::log_level_of_env(), ..Layer::default() };
-    let layer = flags_and_env.over(telemetry_env).over(below);
-    let (member, telemetry) = settle(layer)?;
+    let mut layer = flags_and_env.over(telemetry_env).over(below);
+    let mut notes = Vec::new();
+    if let Some(path) = zoo_cfg {
+        let zoo = zoo_cfg::read(path, &layer)?;
+        layer = layer.over(zoo.layer);
+        notes = zoo.notes;
+    }
+    let (mut member, telemetry) = settle(layer.clone())?;
+    if zoo_cfg.is_some() {
+        // Several members of one machine come with their files, and ZooKeeper has no such doors: open where named.
+        member.client_addr = layer.client_addr;
+        member.admin_addr = layer.admin_addr;
+        notes.insert(0, format!("member {} of {}, data in {}", member.id, member.ensemble, member.data_dir.display()));
+    }
     let warnings = member.check()?;
-    Ok(Resolved { member, telemetry, warnings })
+    Ok(Resolved { member, telemetry, warnings, notes })
 }
 
 /// Puts the defaults below everything.
@@ -142,6 +182,8 @@ fn settle(layer: Layer) -> Result<(Config, telemetry::Options), ConfigError> {
         insecure,
         connections_per_address,
         tick_ms,
+        session_timeout_min_ms,
+        session_timeout_max_ms,
         election_timeout_ms,
         reap_period_ms,
         log_level,
@@ -160,15 +202,17 @@ fn settle(layer: Layer) -> Result<(Config, telemetry::Options), ConfigError> {
         .ok_or_else(|| missing("the list of voters", "ensemble 1=HOST:PORT,2=...", "QUORATE_ENSEMBLE", "[ensemble]"))?;
     let default = Config::new(MemberId(id), data_dir, ensemble);
     let member = Config {
-        client_addr: client_addr.unwrap_or(default.client_addr),
+        client_addr: client_addr.or(default.client_addr),
         peer_addr: peer_addr.unwrap_or(default.peer_addr),
-        admin_addr: admin_addr.unwrap_or(default.admin_addr),
+        admin_addr: admin_addr.or(default.admin_addr),
         zookeeper_addr,
         four_letter_words: four_letter_words.unwrap_or(default.four_letter_words),
         insecure: insecure.unwrap_or(default.insecure),
         connections_per_address: connections_per_address.unwrap_or(default.connections_per_address),
         super_digest,
         tick: tick_ms.map_or(default.tick, Duration::from_millis),
+        session_timeout_min: session_timeout_min_ms.map(Duration::from_millis),
+        session_timeout_max: session_timeout_max_ms.map(Duration::from_millis),
         election_timeout: election_timeout_ms.map_or(default.election_timeout, Duration::from_millis),
         reap_period: reap_period_ms.map_or(default.reap_period, Duration::from_millis),
         ..default
@@ -198,7 +242,7 @@ mod tests {
 
     #[test]
     fn defaults_fill_what_no_layer_says() {
-        let resolved = resolve(smallest(), None).unwrap();
+        let resolved = resolve(smallest(), None, None).unwrap();
 
         let expected = Config::new(MemberId(1), "data", "1=127.0.0.1:7201".parse().unwrap());
         assert_eq!(resolved.member, expected);
@@ -211,17 +255,17 @@ mod tests {
         file.write_all(b"tick_ms = 500\nelection_timeout_ms = 300\nclient_addr = '127.0.0.1:1'").unwrap();
         let flags = Layer { tick_ms: Some(1000), ..smallest() };
 
-        let member = resolve(flags, Some(file.path())).unwrap().member;
+        let member = resolve(flags, Some(file.path()), None).unwrap().member;
 
         assert_eq!(member.tick, Duration::from_secs(1));
         assert_eq!(member.election_timeout, Duration::from_millis(300));
-        assert_eq!(member.client_addr, Address::loopback(1));
+        assert_eq!(member.client_addr, Some(Address::loopback(1)));
         assert_eq!(member.peer_addr, Address::loopback(7201));
     }
 
     #[test]
     fn what_is_missing_is_named_with_every_way_to_give_it() {
-        let error = resolve(Layer { id: None, ..smallest() }, None).unwrap_err();
+        let error = resolve(Layer { id: None, ..smallest() }, None, None).unwrap_err();
 
         assert_eq!(
             error.to_string(),

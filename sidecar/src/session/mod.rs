@@ -30,8 +30,9 @@ pub(crate) use request::{Request, RequestKind};
 /// The bounds of a session.
 #[derive(Clone, Debug)]
 pub(crate) struct SessionLimits {
-    /// Timeouts are clamped to 2 to 20 of these.
-    pub(crate) tick_ms: u32,
+    /// What clients want is clamped to these.
+    pub(crate) timeout_ms_min: u32,
+    pub(crate) timeout_ms_max: u32,
     /// Requests of one session that are not yet answered.
     pub(crate) session_inflight_max: usize,
     /// Writes of all sessions here that are not yet applied.
@@ -71,6 +72,6 @@ impl Sessions {
 
     /// The timeout a client gets for the one it wants.
     fn clamp_timeout_ms(&self, wanted_ms: u32) -> u32 {
-        wanted_ms.clamp(self.limits.tick_ms.saturating_mul(2), self.limits.tick_ms.saturating_mul(20))
+        wanted_ms.clamp(self.limits.timeout_ms_min, self.limits.timeout_ms_max)
     }
 }

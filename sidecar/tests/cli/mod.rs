@@ -5,9 +5,13 @@
 use std::{
     ffi::OsStr,
     io::{BufRead, BufReader, Read, Write},
-    net::TcpStream,
+    net::{TcpListener, TcpStream},
     process::{Child, Command, Stdio},
-    sync::mpsc,
+    sync::{
+        LazyLock,
+        atomic::{AtomicU16, Ordering},
+        mpsc,
+    },
     time::{Duration, Instant},
 };
 
@@ -203,4 +207,22 @@ pub(crate) fn http_get(address: &str, path: &str) -> std::io::Result<(u16, Strin
     let (head, body) = answer.split_once("\r\n\r\n").ok_or(std::io::ErrorKind::UnexpectedEof)?;
     let status = head.get(9..12).and_then(|status| status.parse().ok()).ok_or(std::io::ErrorKind::InvalidData)?;
     Ok((status, body.to_owned()))
+}
+
+/// A port that is free now, given to no other test of this process, and not one that outgoing connections get.
+pub(crate) fn free_port() -> u16 {
+    free_ports(1, |port| TcpListener::bind(("127.0.0.1", port)).is_ok())
+}
+
+/// The first of `count` ports of which `is_free` is true, likewise.
+pub(crate) fn free_ports(count: u16, is_free: impl Fn(u16) -> bool) -> u16 {
+    const FIRST: u16 = 10_240;
+    const COUNT: u16 = 20_000;
+    static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| AtomicU16::new((std::process::id() % u32::from(COUNT)) as u16));
+    loop {
+        let port = FIRST + NEXT.fetch_add(count, Ordering::Relaxed) % COUNT;
+        if is_free(port) {
+            return port;
+        }
+    }
 }

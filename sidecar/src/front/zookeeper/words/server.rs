@@ -82,6 +82,7 @@ pub(super) fn environment() -> String {
 /// `conf`: the settings that have a meaning here.
 pub(super) fn configuration(service: &ZookeeperService) -> String {
     let settings = &service.settings;
+    let sessions = service.sessions.limits();
     let status = service.member.status();
     let mut text = String::new();
     let dir = settings.data_dir.display();
@@ -94,8 +95,8 @@ pub(super) fn configuration(service: &ZookeeperService) -> String {
         size_of(&settings.data_dir.join("log")),
         settings.tick_ms,
         settings.connections_per_address,
-        2 * settings.tick_ms,
-        20 * settings.tick_ms,
+        sessions.timeout_ms_min,
+        sessions.timeout_ms_max,
         status.id,
     );
     if status.members.len() > 1 {
