@@ -195,7 +195,8 @@ impl Doors {
                 data_dir: config.data_dir.clone(),
                 tick_ms: millis(config.tick),
             };
-            let service = ZookeeperService::new(sessions.clone(), member.clone(), settings);
+            let service =
+                ZookeeperService::new(sessions.clone(), member.clone(), settings, self.metrics.zookeeper.clone());
             tokio::spawn(zookeeper::serve(door, service, tracker.clone(), stop_clients.clone()).in_current_span())
         });
         let client_server = self.client.map(|door| {

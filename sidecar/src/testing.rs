@@ -72,6 +72,7 @@ pub struct TestEnsembleBuilder {
     tick: Duration,
     election_timeout: Duration,
     port_base: Option<u16>,
+    settings: fn(&mut Config),
 }
 
 /// Why the kit could not do what was asked.
@@ -201,6 +202,12 @@ impl TestEnsembleBuilder {
         self
     }
 
+    /// Changes what else there is to set, of every member. Not for what the kit sets itself: identities, addresses.
+    pub fn settings(mut self, change: fn(&mut Config)) -> Self {
+        self.settings = change;
+        self
+    }
+
     /// Starts the members and waits until all of them serve.
     ///
     /// # Errors
@@ -240,6 +247,7 @@ impl TestEnsembleBuilder {
         config.zookeeper_addr = Some(Address::loopback(port(300)));
         config.tick = self.tick;
         config.election_timeout = self.election_timeout;
+        (self.settings)(&mut config);
         config
     }
 }
@@ -265,6 +273,7 @@ impl TestEnsemble {
             tick: Duration::from_millis(100),
             election_timeout: Duration::from_millis(600),
             port_base: None,
+            settings: |_as_they_are| {},
         }
     }
 

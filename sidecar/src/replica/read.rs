@@ -98,6 +98,8 @@ pub(crate) struct Event {
     pub(crate) zxid: Zxid,
     pub(crate) kind: EventKind,
     pub(crate) path: Arc<str>,
+    /// Found when watches were set again, rather than seen when it happened.
+    pub(crate) caught_up: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -355,6 +357,6 @@ impl Due<'_> {
     }
 
     fn fire(&mut self, path: &str, kind: EventKind, zxid: Zxid) {
-        self.fired.push(Event { zxid, kind, path: path.into() });
+        self.fired.push(Event { zxid, kind, path: path.into(), caught_up: true });
     }
 }

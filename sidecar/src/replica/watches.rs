@@ -387,7 +387,7 @@ enum Table {
 
 fn push(firings: &mut Vec<Firing>, path: &str, kind: EventKind, zxid: Zxid, to: Vec<ConnId>) {
     if !to.is_empty() {
-        firings.push(Firing { event: Event { zxid, kind, path: path.into() }, to });
+        firings.push(Firing { event: Event { zxid, kind, path: path.into(), caught_up: false }, to });
     }
 }
 

@@ -238,6 +238,10 @@ impl Attachment {
     }
 
     fn authenticate(&mut self, scheme: &str, credential: &[u8]) -> Answer {
+        if scheme == identity::ADDRESS_SCHEME && self.identities.iter().any(|known| known.scheme == scheme) {
+            // What it says of itself does not count, and what it is, is known.
+            return Answer::Done;
+        }
         let Some(new) = identity::of_credential(scheme, credential, self.sessions.super_digest.as_ref()) else {
             return Answer::Declined(Declined::AuthFailed);
         };

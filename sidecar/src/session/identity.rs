@@ -16,9 +16,12 @@ impl std::fmt::Debug for SuperDigest {
     }
 }
 
+/// Of what a connection is by where it comes from.
+pub(super) const ADDRESS_SCHEME: &str = "ip";
+
 /// What a connection is by where it comes from.
 pub(super) fn of_address(address: IpAddr) -> Identity {
-    Identity { scheme: "ip".into(), id: address.to_canonical().to_string() }
+    Identity { scheme: ADDRESS_SCHEME.into(), id: address.to_canonical().to_string() }
 }
 
 /// What a credential makes a connection, or `None` where it is not accepted.

@@ -17,6 +17,9 @@ use quorate_tree::MemberId;
 use crate::storage::FlushReport;
 
 mod process;
+mod zookeeper;
+
+pub(crate) use zookeeper::{RequestCounts, ZookeeperMetrics};
 
 /// Bucket boundaries of every duration, in seconds. OpenTelemetry's own begin at 0, 5 and 10: of no use here.
 const SECONDS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
@@ -32,6 +35,7 @@ pub(crate) struct Metrics {
     pub(crate) ensemble: EnsembleMetrics,
     pub(crate) sessions: SessionMetrics,
     pub(crate) doors: DoorsMetrics,
+    pub(crate) zookeeper: ZookeeperMetrics,
 }
 
 /// What a member knows of itself at one moment.
@@ -153,6 +157,7 @@ impl Metrics {
             ensemble: EnsembleMetrics::new(&meter),
             sessions: SessionMetrics::new(&meter),
             doors: DoorsMetrics::new(&meter),
+            zookeeper: ZookeeperMetrics::new(&meter),
             _provider: provider,
         }
     }

@@ -4,18 +4,21 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use quorate_wire::{FrameError, split_frame};
-use tokio::io::{self, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::{ZookeeperService, handshake, serving, words};
-use crate::net::Connection;
+use super::{ZookeeperService, handshake, registry::Entry, serving, words};
+use crate::{net::Connection, session::Attachment};
 
 /// A connection without a session is dropped after this, as ZooKeeper does.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
 
 /// The handshake is 44 or 45 bytes; a longer password is not one.
 const HANDSHAKE_BYTES_MAX: usize = 1024;
+
+/// How long a client has to take our last words and close its side.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// What a read asks for: little while a connection is idle, more while it has much to say.
 const READ_BYTES_MIN: usize = 512;
@@ -85,8 +88,18 @@ impl FrameStream {
     }
 
     /// Says that nothing more comes.
-    pub(super) async fn finish(&mut self) -> io::Result<()> {
-        self.socket.shutdown().await
+    pub(super) async fn close(&mut self) {
+        // A client that has gone does not hear of it.
+        let _ = self.socket.shutdown().await;
+    }
+
+    /// Says that nothing more comes, and waits a little for the client to say the same: the system would answer what
+    /// it still sends with a reset, which takes our last words away from it.
+    pub(super) async fn finish(&mut self) {
+        self.close().await;
+        let mut ignored = [0; 1024];
+        let until_it_ends = async { while matches!(self.socket.read(&mut ignored).await, Ok(1..)) {} };
+        let _ = tokio::time::timeout(LINGER, until_it_ends).await;
     }
 
     async fn first_word(&mut self) -> Result<[u8; 4], Broken> {
@@ -111,23 +124,34 @@ impl FrameStream {
 /// Serves a connection to its end.
 pub(super) async fn serve(socket: Connection, service: Arc<ZookeeperService>, stop: CancellationToken) {
     let mut stream = FrameStream::new(socket);
-    let peer = stream.peer();
-    let ended = tokio::select! {
+    let stats = service.connections.enter(stream.peer());
+    let attachment = tokio::select! {
         biased;
-        () = stop.cancelled() => return,
-        first = tokio::time::timeout(HANDSHAKE_WITHIN, first(&mut stream)) => first,
+        () = stop.cancelled() => None,
+        attachment = begin(&mut stream, &service, &stats) => attachment,
     };
-    match ended {
-        Ok(Ok(First::Word(word))) => words::answer(word, &mut stream, &service).await,
-        Ok(Ok(First::Frame(frame))) => {
-            // Registered until it ends, whatever becomes of the handshake.
-            let stats = service.connections.enter(peer);
-            if let Some(attachment) = handshake::attach(frame, &mut stream, &service, &stats).await {
-                serving::serve(attachment, &mut stream, &service, &stats, stop).await;
-            }
+    if let Some(attachment) = attachment {
+        serving::serve(attachment, &mut stream, &service, &stats, stop).await;
+    }
+}
+
+/// Answers a word, or a handshake. `None` when that was all.
+async fn begin(stream: &mut FrameStream, service: &Arc<ZookeeperService>, stats: &Entry) -> Option<Attachment> {
+    let peer = stream.peer();
+    match tokio::time::timeout(HANDSHAKE_WITHIN, first(stream)).await {
+        Ok(Ok(First::Word(word))) => {
+            words::answer(word, stream, service).await;
+            None
         }
-        Ok(Err(broken)) => debug!(%peer, %broken, "a connection of the ZooKeeper door ended before its handshake"),
-        Err(_elapsed) => debug!(%peer, "a connection of the ZooKeeper door said nothing"),
+        Ok(Ok(First::Frame(frame))) => handshake::attach(frame, stream, service, stats).await,
+        Ok(Err(broken)) => {
+            debug!(%peer, %broken, "a connection of the ZooKeeper door ended before its handshake");
+            None
+        }
+        Err(_elapsed) => {
+            debug!(%peer, "a connection of the ZooKeeper door said nothing");
+            None
+        }
     }
 }
 

@@ -21,6 +21,7 @@ pub(super) async fn attach(
     service: &ZookeeperService,
     stats: &Entry,
 ) -> Option<Attachment> {
+    stats.received(1);
     let asked = ConnectRequest::decode(&first).ok()?;
     let read_only = asked.read_only;
     let request = AttachRequest {
@@ -36,6 +37,7 @@ pub(super) async fn attach(
         Ok(attachment) => {
             let granted = attachment.granted();
             stats.attached(granted.session, granted.timeout_ms, granted.zxid);
+            stats.sent(1);
             let response = ConnectResponse {
                 timeout_ms: i32::try_from(granted.timeout_ms).unwrap_or(i32::MAX),
                 session_id: granted.session.0 as i64,
@@ -48,8 +50,8 @@ pub(super) async fn attach(
         Err(error @ (AttachError::Expired | AttachError::WrongPassword)) => {
             debug!(peer = %stream.peer(), %error, "no session");
             answer(&ConnectResponse::no_session(read_only), stream).await;
-            // The client may have gone already.
-            let _ = stream.finish().await;
+            stats.sent(1);
+            stream.finish().await;
             None
         }
         // Closed without a word, the client tries another member.

@@ -10,7 +10,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::Member;
-use crate::{config::FourLetterWords, net::Door, session::Sessions};
+use crate::{config::FourLetterWords, net::Door, session::Sessions, telemetry::metrics::ZookeeperMetrics};
 
 mod connection;
 mod handshake;
@@ -30,6 +30,7 @@ pub(crate) struct ZookeeperService {
     member: Arc<Member>,
     settings: Settings,
     connections: Registry,
+    metrics: ZookeeperMetrics,
 }
 
 /// What the door is told, and what it tells of itself.
@@ -44,8 +45,13 @@ pub(crate) struct Settings {
 }
 
 impl ZookeeperService {
-    pub(crate) fn new(sessions: Arc<Sessions>, member: Arc<Member>, settings: Settings) -> Arc<Self> {
-        Arc::new(Self { sessions, member, settings, connections: Registry::default() })
+    pub(crate) fn new(
+        sessions: Arc<Sessions>,
+        member: Arc<Member>,
+        settings: Settings,
+        metrics: ZookeeperMetrics,
+    ) -> Arc<Self> {
+        Arc::new(Self { sessions, member, settings, connections: Registry::default(), metrics })
     }
 
     fn is_serving(&self) -> bool {

@@ -7,7 +7,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicI32, AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicI32, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
@@ -49,6 +49,8 @@ pub(super) struct ConnectionStats {
     pub(super) timeout_ms: AtomicU32,
     pub(super) received: AtomicU64,
     pub(super) sent: AtomicU64,
+    /// Requests that wait for their answer.
+    pub(super) outstanding: AtomicUsize,
     /// The code of the last operation that was answered; 0 for none.
     pub(super) last_op: AtomicI32,
     pub(super) last_xid: AtomicI32,
@@ -85,6 +87,7 @@ impl Registry {
             timeout_ms: AtomicU32::new(0),
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
+            outstanding: AtomicUsize::new(0),
             last_op: AtomicI32::new(0),
             last_xid: AtomicI32::new(0),
             last_zxid: AtomicI64::new(0),
@@ -105,6 +108,11 @@ impl Registry {
 
     pub(super) fn count(&self) -> usize {
         self.open.lock().connections.len()
+    }
+
+    /// Requests of all connections that wait for their answer.
+    pub(super) fn outstanding(&self) -> usize {
+        self.open.lock().connections.values().map(|connection| connection.outstanding.load(Relaxed)).sum()
     }
 
     pub(super) fn totals(&self) -> &Totals {
@@ -143,6 +151,10 @@ impl Entry {
     pub(super) fn sent(&self, frames: u64) {
         self.stats.sent.fetch_add(frames, Relaxed);
         self.server.sent.fetch_add(frames, Relaxed);
+    }
+
+    pub(super) fn outstanding(&self, requests: usize) {
+        self.stats.outstanding.store(requests, Relaxed);
     }
 
     /// Of the last answer of a batch.

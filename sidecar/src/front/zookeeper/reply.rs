@@ -10,16 +10,17 @@ use super::{
     request::{Aside, MultiKind},
     tag::Tag,
 };
-use crate::replica::{Answer, Declined, Event, EventKind};
+use crate::{
+    replica::{Answer, Declined, Event, EventKind},
+    telemetry::metrics::DetachReason,
+};
 
 /// What the connection does after an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum After {
     Continue,
-    /// The answer is the last: the connection is closed.
-    Close,
-    /// Not even the answer is sent: the session is served elsewhere.
-    CloseUnanswered,
+    /// That was the last: the connection is closed.
+    Close(DetachReason),
 }
 
 /// Appends the answer to a request. `asides` holds what is kept of those that have not been answered yet.
@@ -27,12 +28,15 @@ pub(super) fn encode(tag: Tag, zxid: Zxid, answer: Answer, asides: &mut VecDeque
     let zxid = zxid.0 as i64;
     if let Some(error) = tag.refusal {
         // ZooKeeper's answer to an unknown operation shows -1.
-        let (zxid, after) =
-            if error == ErrorCode::UNIMPLEMENTED { (-1, After::Close) } else { (zxid, After::Continue) };
+        let (zxid, after) = match error {
+            ErrorCode::UNIMPLEMENTED => (-1, After::Close(DetachReason::Protocol)),
+            _ => (zxid, After::Continue),
+        };
         wire::encode_refusal(tag.xid, zxid, error, out);
         return after;
     }
-    let Some(op) = tag.op else { return After::Close };
+    // What could not be read has no answer.
+    let Some(op) = tag.op else { return After::Close(DetachReason::Protocol) };
     let aside = match op {
         OpCode::Sync | OpCode::Multi => asides.pop_front(),
         _ => None,
@@ -42,12 +46,13 @@ pub(super) fn encode(tag: Tag, zxid: Zxid, answer: Answer, asides: &mut VecDeque
     match response(op, answer, aside) {
         Ok(response) => {
             wire::encode_reply(tag.xid, zxid, &response, out);
-            if op == OpCode::CloseSession { After::Close } else { After::Continue }
+            if op == OpCode::CloseSession { After::Close(DetachReason::Closed) } else { After::Continue }
         }
-        Err(ErrorCode::SESSION_MOVED) => After::CloseUnanswered,
+        // Not even this is told: the session is served elsewhere.
+        Err(ErrorCode::SESSION_MOVED) => After::Close(DetachReason::Moved),
         Err(error) => {
             wire::encode_refusal(tag.xid, zxid, error, out);
-            if error == ErrorCode::AUTH_FAILED { After::Close } else { After::Continue }
+            if error == ErrorCode::AUTH_FAILED { After::Close(DetachReason::Protocol) } else { After::Continue }
         }
     }
 }
@@ -61,7 +66,9 @@ pub(super) fn encode_event(event: &Event, out: &mut BytesMut) {
         EventKind::ChildrenChanged => EventType::NodeChildrenChanged,
         EventKind::Resync => return,
     };
-    WatchEvent { event: kind, path: (&*event.path).into() }.encode(event.zxid.0 as i64, out);
+    // Clients expect no change behind what they missed.
+    let zxid = if event.caught_up { -1 } else { event.zxid.0 as i64 };
+    WatchEvent { event: kind, path: (&*event.path).into() }.encode(zxid, out);
 }
 
 fn response(op: OpCode, answer: Answer, aside: Option<Aside>) -> Result<Response, ErrorCode> {

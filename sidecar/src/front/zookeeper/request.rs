@@ -39,30 +39,53 @@ pub(super) enum MultiKind {
 /// A request, and what its answer needs besides.
 pub(super) struct Asked {
     pub(super) request: Request,
+    /// `None` for what is no operation.
+    pub(super) op: Option<OpCode>,
     pub(super) aside: Option<Aside>,
+    pub(super) then: Then,
+}
+
+/// What becomes of the requests behind one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Then {
+    Continue,
+    /// They wait for its answer, after which there may be none.
+    Wait,
+    /// They are not looked at: its answer is the last.
+    Ignore,
 }
 
 /// A frame of `session` in the words of the session layer. What cannot be understood is answered in its place.
-///
-/// `None` if there is not even a header: the stream cannot be followed any more.
-pub(super) fn of_frame(frame: &Bytes, session: SessionId) -> Option<Asked> {
+pub(super) fn of_frame(frame: &Bytes, session: SessionId) -> Asked {
     let mut from = Decoder::new(frame);
-    let RequestHeader { xid, op: code } = RequestHeader::decode(&mut from).ok()?;
+    let Ok(RequestHeader { xid, op: code }) = RequestHeader::decode(&mut from) else { return unreadable() };
     let Some(op) = OpCode::of(code) else {
-        return Some(refusal(xid, None, ErrorCode::UNIMPLEMENTED));
+        return Asked { then: Then::Ignore, ..refusal(xid, None, ErrorCode::UNIMPLEMENTED) };
     };
     let Ok(request) = wire::Request::decode(op, &mut from) else {
-        return Some(refusal(xid, Some(op), ErrorCode::MARSHALLING_ERROR));
+        return refusal(xid, Some(op), ErrorCode::MARSHALLING_ERROR);
     };
-    Some(match convert(request, session) {
-        Ok((kind, aside)) => Asked { request: request_of(Tag::of(xid, op), kind), aside },
+    let then = match op {
+        OpCode::Auth => Then::Wait,
+        OpCode::CloseSession => Then::Ignore,
+        _ => Then::Continue,
+    };
+    match convert(request, session) {
+        Ok((kind, aside)) => Asked { request: request_of(Tag::of(xid, op), kind), op: Some(op), aside, then },
         Err(error) => refusal(xid, Some(op), error),
-    })
+    }
+}
+
+/// What is not even a frame with a header: those before it are answered, and that is the end.
+pub(super) fn unreadable() -> Asked {
+    let tag = Tag { xid: 0, op: None, refusal: None };
+    let request = request_of(tag, RequestKind::Answered(Answer::Done));
+    Asked { request, op: None, aside: None, then: Then::Ignore }
 }
 
 fn refusal(xid: i32, op: Option<OpCode>, error: ErrorCode) -> Asked {
-    let kind = RequestKind::Answered(Answer::Done);
-    Asked { request: request_of(Tag::refused(xid, op, error), kind), aside: None }
+    let request = request_of(Tag::refused(xid, op, error), RequestKind::Answered(Answer::Done));
+    Asked { request, op, aside: None, then: Then::Continue }
 }
 
 fn request_of(tag: Tag, kind: RequestKind) -> Request {

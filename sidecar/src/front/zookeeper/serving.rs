@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::BytesMut;
-use quorate_wire::{ErrorCode, FRAME_BYTES_MAX, ReplyHeader, XID_PING, frame};
+use quorate_wire::{ErrorCode, FRAME_BYTES_MAX, OpCode, ReplyHeader, XID_PING, frame};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
@@ -16,18 +16,21 @@ use super::{
     connection::{Broken, FrameStream},
     registry::{Batch, Entry},
     reply::{self, After},
-    request::{self, Aside},
+    request::{self, Aside, Asked, Then},
     tag::Tag,
 };
 use crate::{
     replica::{Item, QueueEnd},
     session::{Attachment, Ended, Output, RequestKind},
-    telemetry::metrics::DetachReason,
+    telemetry::metrics::{DetachReason, RequestCounts},
 };
 
 /// Requests handed on at once; answers that are ready are sent between two such batches.
 const BATCH: usize = 256;
 
+/// Answers are sent once there are so many bytes of them: a client that does not read takes no more memory than this
+/// and one answer, besides what waits in its session's queue.
+const OUTBOX_BYTES_SENT: usize = 128 * 1024;
 /// Memory for answers that a connection keeps between two sends.
 const OUTBOX_BYTES_KEPT: usize = 4 * 1024;
 
@@ -48,28 +51,33 @@ pub(super) async fn serve(
         patience,
         asides: VecDeque::new(),
         asked: VecDeque::new(),
+        then: Then::Continue,
         outbox: BytesMut::new(),
+        kinds: service.metrics.requests(),
+        stop,
     };
-    let end = match serving.run(stop).await {
+    let end = match serving.run().await {
         Ok(never) => match never {},
         Err(end) => end,
     };
     let reason = end.reason();
     debug!(%session, ?end, "a session of the ZooKeeper door is detached");
     service.sessions.metrics().detached(reason);
-    // What was sent is delivered before the end; a client that has gone does not hear of it.
-    let _ = tokio::time::timeout(Duration::from_secs(1), stream.finish()).await;
+    // The session is free before its client closes its side.
+    drop(serving);
+    match end {
+        End::LastAnswer(_) => stream.finish().await,
+        End::Client(_) | End::Session(_) | End::Stop => stream.close().await,
+    }
 }
 
 /// Why a session is not served any more.
 #[derive(Debug)]
 enum End {
     Client(Broken),
-    /// An answer after which the protocol has the connection closed.
-    LastAnswer,
+    /// An answer, or something that has none, after which the protocol has the connection closed.
+    LastAnswer(DetachReason),
     Session(Ended),
-    /// A frame without a header.
-    Garbage,
     Stop,
 }
 
@@ -78,8 +86,8 @@ impl End {
         match self {
             Self::Client(Broken::Gone) => DetachReason::ClientGone,
             Self::Client(Broken::Stuck) | Self::Session(Ended::Queue(QueueEnd::TooSlow)) => DetachReason::TooSlow,
-            Self::Client(Broken::Frame(_)) | Self::Garbage => DetachReason::Protocol,
-            Self::LastAnswer => DetachReason::Closed,
+            Self::Client(Broken::Frame(_)) => DetachReason::Protocol,
+            Self::LastAnswer(reason) => *reason,
             Self::Session(Ended::Queue(QueueEnd::Session(quorate_tree::SessionEnd::Closed))) => DetachReason::Closed,
             Self::Session(Ended::Queue(QueueEnd::Session(quorate_tree::SessionEnd::Expired))) => DetachReason::Expired,
             Self::Session(Ended::Queue(QueueEnd::Moved)) => DetachReason::Moved,
@@ -106,16 +114,21 @@ struct Serving<'a> {
     asides: VecDeque<Aside>,
     /// When the requests came that are not yet answered, heartbeats left out.
     asked: VecDeque<Instant>,
+    /// What the last request has to say of those behind it.
+    then: Then,
     outbox: BytesMut,
+    kinds: RequestCounts,
+    stop: CancellationToken,
 }
 
 impl Serving<'_> {
-    async fn run(&mut self, stop: CancellationToken) -> Result<std::convert::Infallible, End> {
+    async fn run(&mut self) -> Result<std::convert::Infallible, End> {
+        let stop = self.stop.clone();
         let mut stopped = pin!(stop.cancelled());
         loop {
-            let room = self.attachment.has_room();
+            let room = self.then == Then::Continue && self.attachment.has_room();
             // More may have been read than there was room for.
-            let taken = room && self.take().await?;
+            let taken = room && self.take().await;
             tokio::select! {
                 biased;
                 () = &mut stopped => return Err(End::Stop),
@@ -127,26 +140,40 @@ impl Serving<'_> {
     }
 
     /// Hands on what has been read, up to a batch; whether there was anything.
-    async fn take(&mut self) -> Result<bool, End> {
-        let session = self.attachment.granted().session;
+    async fn take(&mut self) -> bool {
         let mut requests = Vec::new();
         let now = Instant::now();
-        while requests.len() < BATCH
-            && let Some(frame) = self.stream.buffered(FRAME_BYTES_MAX)?
+        while self.then == Then::Continue
+            && requests.len() < BATCH
+            && let Some(Asked { request, op, aside, then }) = self.next_asked()
         {
-            let asked = request::of_frame(&frame, session).ok_or(End::Garbage)?;
-            if !matches!(asked.request.kind, RequestKind::Heartbeat) {
+            if !matches!(request.kind, RequestKind::Heartbeat) {
                 self.asked.push_back(now);
             }
-            self.asides.extend(asked.aside);
-            requests.push(asked.request);
+            self.kinds.add(op);
+            self.asides.extend(aside);
+            self.then = then;
+            requests.push(request);
         }
         if requests.is_empty() {
-            return Ok(false);
+            return false;
         }
         self.stats.received(requests.len() as u64);
+        self.stats.outstanding(self.asked.len());
+        self.kinds.record();
         self.attachment.submit(requests).await;
-        Ok(true)
+        true
+    }
+
+    fn next_asked(&mut self) -> Option<Asked> {
+        match self.stream.buffered(FRAME_BYTES_MAX) {
+            Ok(frame) => Some(request::of_frame(&frame?, self.attachment.granted().session)),
+            Err(Broken::Frame(error)) => {
+                debug!(peer = %self.stream.peer(), %error, "a frame that is none");
+                Some(request::unreadable())
+            }
+            Err(Broken::Gone | Broken::Stuck) => None,
+        }
     }
 
     /// Sends what the session has to say.
@@ -185,22 +212,36 @@ impl Serving<'_> {
                     if after != After::Continue {
                         break;
                     }
+                    if tag.op == Some(OpCode::Auth) && tag.refusal.is_none() {
+                        self.then = Then::Continue;
+                    }
                 }
+            }
+            if self.outbox.len() >= OUTBOX_BYTES_SENT {
+                self.flush().await?;
             }
         }
         self.stats.sent(sent);
         if let Some((tag, zxid)) = last {
             self.stats.answered(tag.op, tag.xid, zxid);
             self.stats.took(&batch);
+            self.stats.outstanding(self.asked.len());
         }
         self.flush().await?;
-        if after == After::Continue { Ok(()) } else { Err(End::LastAnswer) }
+        match after {
+            After::Continue => Ok(()),
+            After::Close(reason) => Err(End::LastAnswer(reason)),
+        }
     }
 
     /// Sends everything in one write. A client that does not take it is stopped being read.
     async fn flush(&mut self) -> Result<(), End> {
         let outbox = std::mem::take(&mut self.outbox);
-        self.stream.send(&outbox, self.patience).await?;
+        tokio::select! {
+            biased;
+            sent = self.stream.send(&outbox, self.patience) => sent?,
+            () = self.stop.cancelled() => return Err(End::Stop),
+        }
         if outbox.capacity() <= OUTBOX_BYTES_KEPT.max(2 * outbox.len()) {
             self.outbox = outbox;
             self.outbox.clear();

@@ -133,6 +133,9 @@ fn what_is_documented_is_what_is_served() {
     metrics.ensemble.proposal.record(tick);
     metrics.ensemble.peer_answered(MemberId(2), tick);
     metrics.sessions.watch_delivery.record(tick);
+    let mut requests = metrics.zookeeper.requests();
+    requests.add(None);
+    requests.record();
     let text = metrics.render(&Levels::default());
 
     let served: BTreeSet<_> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();

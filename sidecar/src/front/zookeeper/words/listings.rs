@@ -19,7 +19,7 @@ pub(super) fn clients(service: &ZookeeperService) -> String {
     let mut text = String::from("Clients:\n");
     for connection in service.connections.connections() {
         let (received, sent) = (connection.received.load(Relaxed), connection.sent.load(Relaxed));
-        let queued = received.saturating_sub(sent);
+        let queued = connection.outstanding.load(Relaxed);
         let _ = writeln!(text, " /{}[1](queued={queued},recved={received},sent={sent})", connection.peer);
     }
     text.push('\n');
@@ -31,7 +31,7 @@ pub(super) fn connections(service: &ZookeeperService) -> String {
     let mut text = String::new();
     for connection in service.connections.connections() {
         let (received, sent) = (connection.received.load(Relaxed), connection.sent.load(Relaxed));
-        let queued = received.saturating_sub(sent);
+        let queued = connection.outstanding.load(Relaxed);
         let _ = write!(text, " /{}[1](queued={queued},recved={received},sent={sent}", connection.peer);
         let session = connection.session.load(Relaxed);
         if session != 0 {

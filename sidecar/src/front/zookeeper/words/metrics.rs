@@ -32,7 +32,7 @@ pub(super) fn all(service: &ZookeeperService) -> String {
     lines.add("packets_received", received);
     lines.add("packets_sent", sent);
     lines.add("num_alive_connections", service.connections.count());
-    lines.add("outstanding_requests", received.saturating_sub(sent));
+    lines.add("outstanding_requests", service.connections.outstanding());
     lines.add("znode_count", status.znodes);
     lines.add("watch_count", status.watches);
     lines.add("ephemerals_count", levels.ephemerals);

@@ -36,7 +36,7 @@ pub(super) fn summary(service: &ZookeeperService, clients: &str) -> String {
     let min = latency.min().as_millis();
     let max = latency.max().as_millis();
     let average = trimmed(latency.average_ms());
-    let outstanding = load(&totals.received).saturating_sub(load(&totals.sent));
+    let outstanding = service.connections.outstanding();
     let _ = write!(
         text,
         "Latency min/avg/max: {min}/{average}/{max}\nReceived: {}\nSent: {}\nConnections: {}\nOutstanding: \
