@@ -227,12 +227,13 @@ impl Tree {
     }
 
     fn delete(&mut self, delete: &Delete, work: &mut Work<'_>) -> Result<Reply, Refusal> {
-        // What else is wrong with the path shows in that there is no such node.
         if !delete.path.contains('/') || delete.path.contains('\0') || RESERVED.contains(&delete.path.as_str()) {
             return Err(Refusal::BadArguments);
         }
         let parent = self.nodes.find(parent_of(&delete.path)).ok_or(Refusal::NoNode)?;
         acl::check(self.nodes.acl(parent), Permissions::DELETE, &work.author.identities)?;
+        // What else is wrong with the path shows in that there is no such node.
+        path::check(&delete.path).map_err(|_| Refusal::NoNode)?;
         let id = self.nodes.child(parent, name_of(&delete.path)).ok_or(Refusal::NoNode)?;
         let node = self.nodes.get(id);
         check_version(delete.version, node.version)?;

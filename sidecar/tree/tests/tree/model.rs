@@ -70,7 +70,8 @@ impl Model {
                 acl[0].permissions = Permissions::READ;
             }
             let (data, mode, owner) = (Some(Bytes::new()), CreateMode::Persistent, SessionId::NONE);
-            nodes.insert(path.to_owned(), Node { data, acl, mode, owner, created: 0, stat: Stat::default() });
+            let stat = Stat { aversion: if path == "/zookeeper/config" { -1 } else { 0 }, ..Stat::default() };
+            nodes.insert(path.to_owned(), Node { data, acl, mode, owner, created: 0, stat });
         }
         Self {
             limits,

@@ -132,12 +132,10 @@ fn a_snapshot_with_a_part_missing_twice_or_out_of_place_is_refused() {
 fn a_snapshot_in_the_first_format_still_loads() {
     let golden = Bytes::from_static(include_bytes!("../golden/format-1.snapshot"));
 
-    let mut expected = populated().tree;
-    let loaded = load([&golden]).unwrap();
+    let mut loaded = load([&golden]).unwrap();
 
-    assert_eq!(dump(&loaded), dump(&expected));
     assert_eq!(loaded.digest(), 0x7892f2ae65cd4072);
-    assert_eq!(parts(&mut expected, usize::MAX), [golden]);
+    assert_eq!(parts(&mut loaded, usize::MAX), [golden]);
 }
 
 #[derive(Clone, Debug)]

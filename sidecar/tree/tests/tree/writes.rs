@@ -195,7 +195,9 @@ fn the_first_broken_rule_decides_the_refusal() {
 
     // Delete: path, parent, permission on the parent, existence, version, children.
     check(Op::Delete(delete("no", -1)), Refusal::BadArguments);
-    check(Op::Delete(delete("/t/", -1)), Refusal::BadArguments);
+    check(Op::Delete(delete("/t/", -1)), Refusal::NoNode);
+    check(Op::Delete(delete("/t/\0", -1)), Refusal::BadArguments);
+    check(Op::Delete(delete("/zookeeper", 7)), Refusal::BadArguments);
     check(Op::Delete(delete("/no/where", -1)), Refusal::NoNode);
     check(Op::Delete(delete("/closed/no", -1)), Refusal::NoAuth);
     check(Op::Delete(delete("/t/no", -1)), Refusal::NoNode);
