@@ -39,6 +39,7 @@ pub struct Decoder<'a> {
 impl<'a> Decoder<'a> {
     /// Reads a frame from its beginning.
     #[must_use]
+    #[inline]
     pub fn new(frame: &'a Bytes) -> Self {
         Self { frame, rest: frame }
     }
@@ -49,12 +50,14 @@ impl<'a> Decoder<'a> {
         self.rest.len()
     }
 
+    #[inline]
     fn take(&mut self, bytes: usize) -> Result<&'a [u8], DecodeError> {
         let (taken, rest) = self.rest.split_at_checked(bytes).ok_or(DecodeError::Truncated)?;
         self.rest = rest;
         Ok(taken)
     }
 
+    #[inline]
     fn chunk<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
         let (taken, rest) = self.rest.split_first_chunk::<N>().ok_or(DecodeError::Truncated)?;
         self.rest = rest;
@@ -65,6 +68,7 @@ impl<'a> Decoder<'a> {
     ///
     /// # Errors
     /// If the frame ends.
+    #[inline]
     pub fn int(&mut self) -> Result<i32, DecodeError> {
         self.chunk().map(i32::from_be_bytes)
     }
@@ -73,6 +77,7 @@ impl<'a> Decoder<'a> {
     ///
     /// # Errors
     /// If the frame ends.
+    #[inline]
     pub fn long(&mut self) -> Result<i64, DecodeError> {
         self.chunk().map(i64::from_be_bytes)
     }
@@ -81,12 +86,14 @@ impl<'a> Decoder<'a> {
     ///
     /// # Errors
     /// If the frame ends.
+    #[inline]
     pub fn boolean(&mut self) -> Result<bool, DecodeError> {
         let [byte] = self.chunk()?;
         Ok(byte != 0)
     }
 
     /// A length or count; -1 is null.
+    #[inline]
     fn length(&mut self) -> Result<Option<usize>, DecodeError> {
         match self.int()? {
             -1 => Ok(None),
@@ -98,6 +105,7 @@ impl<'a> Decoder<'a> {
     ///
     /// # Errors
     /// If the frame ends, or on a negative length.
+    #[inline]
     pub fn slice(&mut self) -> Result<Option<&'a [u8]>, DecodeError> {
         match self.length()? {
             None => Ok(None),

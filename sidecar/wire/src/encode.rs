@@ -19,18 +19,22 @@ pub trait Encoder {
 }
 
 impl Encoder for BytesMut {
+    #[inline]
     fn int(&mut self, value: i32) {
         self.put_i32(value);
     }
 
+    #[inline]
     fn long(&mut self, value: i64) {
         self.put_i64(value);
     }
 
+    #[inline]
     fn boolean(&mut self, value: bool) {
         self.put_u8(value.into());
     }
 
+    #[inline]
     fn buffer(&mut self, value: Option<&[u8]>) {
         match value {
             None => self.put_i32(-1),
@@ -41,10 +45,12 @@ impl Encoder for BytesMut {
         }
     }
 
+    #[inline]
     fn text(&mut self, value: &str) {
         self.buffer(Some(value.as_bytes()));
     }
 
+    #[inline]
     fn count(&mut self, count: usize) {
         // Nothing of two gigabytes passes the limits of either side.
         self.put_i32(i32::try_from(count).unwrap_or(i32::MAX));

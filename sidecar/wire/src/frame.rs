@@ -41,6 +41,7 @@ pub fn split_frame(stream: &mut BytesMut, bytes_max: usize) -> Result<Option<Byt
 }
 
 /// Appends a frame whose content `write` appends.
+#[inline]
 pub fn frame(stream: &mut BytesMut, write: impl FnOnce(&mut BytesMut)) {
     let start = stream.len();
     stream.extend_from_slice(&[0; 4]);

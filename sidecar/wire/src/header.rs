@@ -27,11 +27,13 @@ impl RequestHeader {
     ///
     /// # Errors
     /// If the frame ends.
+    #[inline]
     pub fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
         Ok(Self { xid: from.int()?, op: from.int()? })
     }
 
     /// Appends it.
+    #[inline]
     pub fn encode(self, to: &mut BytesMut) {
         to.int(self.xid);
         to.int(self.op);
@@ -54,11 +56,13 @@ impl ReplyHeader {
     ///
     /// # Errors
     /// If the frame ends.
+    #[inline]
     pub fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
         Ok(Self { xid: from.int()?, zxid: from.long()?, error: ErrorCode(from.int()?) })
     }
 
     /// Appends it.
+    #[inline]
     pub fn encode(self, to: &mut BytesMut) {
         to.int(self.xid);
         to.long(self.zxid);

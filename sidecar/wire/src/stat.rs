@@ -1,8 +1,8 @@
 //! What is known of a node besides its data.
 
-use bytes::BytesMut;
+use bytes::{BufMut as _, BytesMut};
 
-use crate::{DecodeError, Decoder, Encoder as _};
+use crate::{DecodeError, Decoder};
 
 /// 68 bytes, in exactly this order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub struct Stat {
 }
 
 impl Stat {
+    const BYTES: usize = 68;
+
     /// Reads it.
     ///
     /// # Errors
@@ -44,16 +46,20 @@ impl Stat {
 
     /// Appends it.
     pub fn encode(&self, to: &mut BytesMut) {
-        to.long(self.czxid);
-        to.long(self.mzxid);
-        to.long(self.ctime);
-        to.long(self.mtime);
-        to.int(self.version);
-        to.int(self.cversion);
-        to.int(self.aversion);
-        to.long(self.ephemeral_owner);
-        to.int(self.data_length);
-        to.int(self.num_children);
-        to.long(self.pzxid);
+        // Room is looked for once and not for each field.
+        let mut bytes = [0; Self::BYTES];
+        let mut rest = &mut bytes[..];
+        rest.put_i64(self.czxid);
+        rest.put_i64(self.mzxid);
+        rest.put_i64(self.ctime);
+        rest.put_i64(self.mtime);
+        rest.put_i32(self.version);
+        rest.put_i32(self.cversion);
+        rest.put_i32(self.aversion);
+        rest.put_i64(self.ephemeral_owner);
+        rest.put_i32(self.data_length);
+        rest.put_i32(self.num_children);
+        rest.put_i64(self.pzxid);
+        to.extend_from_slice(&bytes);
     }
 }
