@@ -94,11 +94,13 @@ const AS_STREAM: u8 = 3;
 const AS_REQUEST: u8 = 4;
 /// And the operation's place among all.
 const AS_RESPONSE: u8 = 5;
+const TAGS: u8 = AS_RESPONSE + OpCode::ALL.len() as u8;
 
 /// Reads an input, and what was read once more after it was written. Says where the decoders stopped.
 fn check(input: &Bytes) -> Vec<Stop> {
     let _told = Told(input);
     let Some(&tag) = input.first() else { return Vec::new() };
+    let tag = tag % TAGS;
     let content = input.slice(1..);
     let stopped = |refused: Option<DecodeError>, rest: usize| {
         vec![(i32::from(tag), refused.as_ref().map(discriminant), (content.len() - rest) / PLACE_BYTES)]
@@ -139,7 +141,7 @@ fn check(input: &Bytes) -> Vec<Stop> {
         }
         AS_REQUEST => vec![request(&content)],
         place => {
-            let op = OpCode::ALL[usize::from(place - AS_RESPONSE) % OpCode::ALL.len()];
+            let op = OpCode::ALL[usize::from(place - AS_RESPONSE)];
             let mut from = Decoder::new(&content);
             let read = Response::decode(op, &mut from);
             if let Ok(response) = &read {

@@ -76,7 +76,11 @@ fn set_data() -> impl Strategy<Value = SetData<'static>> {
 
 fn multi_op() -> impl Strategy<Value = MultiOp<'static>> {
     prop_oneof![
-        create(0..=6).prop_map(MultiOp::Create),
+        create(0..=6).prop_map(|mut create| {
+            // Only there a mode with a time to live can be read.
+            create.flags = if create.kind == CreateKind::Ttl { create.flags } else { create.flags % 5 };
+            MultiOp::Create(create)
+        }),
         delete().prop_map(MultiOp::Delete),
         set_data().prop_map(MultiOp::SetData),
         (path(), any::<i32>()).prop_map(|(path, version)| MultiOp::Check { path, version }),
