@@ -4,6 +4,7 @@ use std::{fs, net::SocketAddr, process::Output};
 
 use anyhow::{Context, Result, bail, ensure};
 use quorate_integration::{
+    admin,
     cluster::{Cluster, Options, on_processes, run_to_the_end},
     ensemble::Ensemble,
     eventually::{SOON, eventually},
@@ -11,8 +12,8 @@ use quorate_integration::{
     raw::{RawSession, create, heartbeat, status_of},
 };
 use quorate_proto::v1::{
-    AttachRequest, Attached, ClientFrame, CreateMode, CreateRequest, Refusal, Request, SessionKey, goodbye::Reason,
-    reply::Result as Answer, request::Op, server_item::Item,
+    AttachRequest, Attached, ClientFrame, CreateMode, CreateRequest, GetRequest, Refusal, Request, SessionKey,
+    goodbye::Reason, reply::Result as Answer, request::Op, server_item::Item,
 };
 use rand::{RngCore, SeedableRng, rngs::StdRng};
 use tokio::{
@@ -314,4 +315,35 @@ fn walk(directory: &std::path::Path) -> Result<Vec<std::path::PathBuf>> {
         }
     }
     Ok(files)
+}
+
+/// A client that lives and takes nothing is not a dead one: its connection answers the transport's own questions.
+#[test]
+fn a_client_that_takes_nothing_costs_nothing_after_its_timeout() {
+    on_processes(Options::default(), async |cluster| {
+        let timeout_ms = u32::try_from(cluster.tick().as_millis() * 4)?;
+        let mut writer = RawSession::open(&cluster.endpoint(1), 20 * timeout_ms).await?;
+        let big = CreateRequest { data: vec![7; 900_000].into(), ..CreateRequest::default() };
+        let Op::Create(mut request) = create("/big", CreateMode::Persistent) else { bail!("a create") };
+        request.data = big.data;
+        writer.write(Op::Create(request)).await?;
+        writer.ask(Op::Close(Default::default())).await?;
+
+        let mut stuck = RawSession::open(&cluster.endpoint(1), timeout_ms).await?;
+        for _ in 0..20 {
+            stuck.send(Op::Get(GetRequest { path: "/big".into(), ..GetRequest::default() })).await?;
+        }
+
+        let admin = cluster.admin_door(1);
+        eventually("the stream that nobody reads is gone", SOON, || async {
+            let (_, status) = admin::get(admin, "/api/v1/status").await?;
+            let status: serde_json::Value = serde_json::from_str(&status)?;
+            ensure!(status["connections"] == 0 && status["sessions"] == 0, "{status}");
+            anyhow::Ok(())
+        })
+        .await?;
+        // Held until here: it was the member that ended it.
+        drop(stuck);
+        serves(cluster, "after-the-stuck").await
+    });
 }

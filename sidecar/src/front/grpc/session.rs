@@ -97,6 +97,7 @@ impl Session for SessionService {
         let (frames, outbound) = mpsc::channel(FRAMES_WAITING);
         let hello = ServerFrame { items: vec![self.attached(&attachment)] };
         let stream = SessionStream {
+            patience: Duration::from_millis(attachment.granted().timeout_ms.into()),
             attachment,
             inbound,
             frames,
@@ -113,6 +114,8 @@ impl Session for SessionService {
 /// One session's stream, as its task sees it.
 struct SessionStream {
     attachment: Attachment,
+    /// A client that takes nothing for this long has no session any more.
+    patience: Duration,
     inbound: Streaming<ClientFrame>,
     frames: mpsc::Sender<Result<ServerFrame, Status>>,
     /// Requests are numbered without holes; this was the last.
@@ -131,6 +134,8 @@ enum End {
     Goodbye(Reason, String),
     /// Without a word.
     Silent,
+    /// The client did not take what was sent to it for as long as its session lives without a word from it.
+    Stuck,
 }
 
 impl End {
@@ -138,6 +143,7 @@ impl End {
         match self {
             Self::Client => DetachReason::ClientGone,
             Self::Silent => DetachReason::GoElsewhere,
+            Self::Stuck => DetachReason::TooSlow,
             Self::Goodbye(reason, _) => match reason {
                 Reason::Closed => DetachReason::Closed,
                 Reason::Expired => DetachReason::Expired,
@@ -160,6 +166,7 @@ impl SessionStream {
         self.metrics.detached(end.reason());
         match end {
             End::Client => debug!(%session, "the client ended the stream"),
+            End::Stuck => debug!(%session, "the client takes nothing"),
             End::Silent => {
                 let status = Status::unavailable("this member cannot vouch for the session; attach to another one");
                 // The client may be gone already.
@@ -278,7 +285,10 @@ impl SessionStream {
 
     /// Waits while the client does not take what was sent before.
     async fn send(&mut self, frame: ServerFrame) -> Result<(), End> {
-        self.frames.send(Ok(frame)).await.map_err(|_gone| End::Client)
+        match tokio::time::timeout(self.patience, self.frames.send(Ok(frame))).await {
+            Ok(sent) => sent.map_err(|_gone| End::Client),
+            Err(_elapsed) => Err(End::Stuck),
+        }
     }
 }
 
