@@ -157,8 +157,8 @@ impl ClientBuilder {
         self
     }
 
-    /// Requests that may wait or be under way; a further one waits before it is taken in. One with much data
-    /// counts as one more for every 16 KiB. Default 1024.
+    /// Requests that may be under way at a time; further ones wait for their turn, in the order in which they were first
+    /// polled. One with much data counts as one more for every 16 KiB. Default 1024.
     pub fn in_flight_max(mut self, requests: u32) -> Self {
         self.in_flight_max = requests;
         self

@@ -8,19 +8,16 @@ use std::{
 };
 
 use quorate_proto::v1::{self, request::Op};
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 use tracing::Span;
 
 use crate::{
     core::Core,
     error::{Error, Result},
-    op,
     outbox::{Entry, Shut, Waiter},
     path::Namespace,
     trace,
 };
-
-type Permit = Pin<Box<dyn Future<Output = Result<OwnedSemaphorePermit>> + Send>>;
 
 /// A request and its raw reply.
 pub(crate) struct Ticket {
@@ -31,8 +28,6 @@ pub(crate) struct Ticket {
 
 enum Stage {
     New(Op),
-    /// The outbox is full.
-    Waiting(Permit, Op),
     Sent(oneshot::Receiver<Result<v1::Reply>>),
     Done,
 }
@@ -42,9 +37,11 @@ impl Ticket {
         Self { core: core.clone(), stage: Stage::New(op), span: Span::none() }
     }
 
-    fn send(&self, op: Op, permit: OwnedSemaphorePermit) -> Result<Stage> {
+    /// Hands the request over, whether there is room for it now or not: so its place is that of the first poll, whatever
+    /// is polled when after that.
+    fn send(&self, op: Op) -> Result<Stage> {
         let (reply, answer) = oneshot::channel();
-        let mut entry = Entry::new(op, Waiter::Caller(reply), Some(permit));
+        let mut entry = Entry::new(op, Waiter::Caller(reply));
         if let Some(traceparent) = trace::current() {
             entry.request.traceparent = traceparent;
         }
@@ -58,19 +55,8 @@ impl Ticket {
             self.stage = match std::mem::replace(&mut self.stage, Stage::Done) {
                 Stage::New(op) => {
                     self.span = trace::request_span(&op);
-                    let cost = self.core.outbox.cost(&op);
-                    match self.core.outbox.permits().clone().try_acquire_many_owned(cost) {
-                        Ok(permit) => self.send(op, permit)?,
-                        Err(_) => Stage::Waiting(wait_for_permit(self.core.clone(), &op), op),
-                    }
+                    self.send(op)?
                 }
-                Stage::Waiting(mut permit, op) => match permit.as_mut().poll(cx) {
-                    Poll::Pending => {
-                        self.stage = Stage::Waiting(permit, op);
-                        return Poll::Pending;
-                    }
-                    Poll::Ready(permit) => self.send(op, permit?)?,
-                },
                 Stage::Sent(mut answer) => match Pin::new(&mut answer).poll(cx) {
                     Poll::Pending => {
                         self.stage = Stage::Sent(answer);
@@ -85,21 +71,6 @@ impl Ticket {
             };
         }
     }
-}
-
-fn wait_for_permit(core: Arc<Core>, op: &Op) -> Permit {
-    let (name, cost) = (op::name(op), core.outbox.cost(op));
-    Box::pin(async move {
-        let after = core.request_timeout;
-        let permit = tokio::time::timeout(after, core.outbox.permits().clone().acquire_many_owned(cost));
-        // Takes its place in the queue when it is first polled, even if the task has used up its share of the
-        // runtime by then: places are the order in which requests leave.
-        match tokio::task::unconstrained(permit).await {
-            Ok(Ok(permit)) => Ok(permit),
-            Ok(Err(_)) => Err(core.outbox.shut().unwrap_or(Shut::Closed).error(false)),
-            Err(_) => Err(Error::Timeout { op: name, after, ambiguous: false }),
-        }
-    })
 }
 
 impl Future for Ticket {

@@ -63,7 +63,7 @@ impl Core {
             return Ok(());
         }
         let (reply, answer) = oneshot::channel();
-        let entry = Entry::new(Op::Close(v1::CloseRequest {}), Waiter::Caller(reply), None);
+        let entry = Entry::new(Op::Close(v1::CloseRequest {}), Waiter::Caller(reply));
         match self.outbox.push(entry) {
             Ok(()) => {}
             Err(Error::SessionLost { .. } | Error::Closed) => return Ok(()),

@@ -373,7 +373,7 @@ impl Link {
             .map(|credential| {
                 let credential =
                     v1::AuthRequest { scheme: credential.scheme.clone(), credential: credential.secret.clone().into() };
-                Entry::new(Op::Auth(credential), Waiter::Stream, None)
+                Entry::new(Op::Auth(credential), Waiter::Stream)
             })
             .collect();
         setup.extend(self.core.watches.rearm());

@@ -4,8 +4,12 @@
 //! until their reply comes. When a stream ends, what it left unanswered goes back to the front of `waiting`:
 //! writes under their old numbers, reads as if new. Numbers are given when a request is first sent.
 //!
-//! Bounds: a caller needs permits from [`Outbox::permits`] to put a request in (one each, and one more for
-//! every 16 KiB of data), and what the client adds by itself is bounded by its watches and credentials.
+//! Bounds: `under_way_max` requests are sent and not answered (each counts for one, and one more for every 16 KiB of
+//! data). What waits are the requests of callers who wait for them, one each; those of callers who have left go with
+//! the next [`Outbox::sweep`]. What the client adds by itself is bounded by its watches and credentials.
+//!
+//! Why callers do not wait for room before their requests come in here: whoever is told that there is room has to be
+//! polled before it can use it, and another may be polled first. So a pipeline would not leave in its order.
 //!
 //! Lock order: `flight`, then the watch table, then `waiting`.
 
@@ -22,10 +26,7 @@ use futures_core::Stream;
 use parking_lot::{Mutex, MutexGuard};
 use prost::Message;
 use quorate_proto::v1::{self, reply, request::Op};
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
-    time::Instant,
-};
+use tokio::{sync::oneshot, time::Instant};
 
 use crate::{
     clock::{BootInstant, Clock},
@@ -56,18 +57,21 @@ pub(crate) struct Entry {
     pub(crate) request: v1::Request,
     pub(crate) waiter: Waiter,
     pub(crate) submitted: Instant,
-    /// Held from the queue to the reply.
-    _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Entry {
-    pub(crate) fn new(op: Op, waiter: Waiter, permit: Option<OwnedSemaphorePermit>) -> Self {
+    pub(crate) fn new(op: Op, waiter: Waiter) -> Self {
         let request = v1::Request { op: Some(op), ..v1::Request::default() };
-        Self { request, waiter, submitted: Instant::now(), _permit: permit }
+        Self { request, waiter, submitted: Instant::now() }
     }
 
     pub(crate) fn op(&self) -> &Op {
         self.request.op.as_ref().expect("`new` sets it")
+    }
+
+    /// What it counts for among the requests under way.
+    fn cost(&self) -> u64 {
+        1 + op::data_bytes(self.op()) as u64 / (16 * 1024)
     }
 
     /// A write that was sent at least once.
@@ -110,8 +114,6 @@ impl Shut {
 pub(crate) struct Outbox {
     flight: Mutex<Flight>,
     waiting: Mutex<Waiting>,
-    permits: Arc<Semaphore>,
-    permits_max: u32,
     clock: Clock,
 }
 
@@ -131,6 +133,9 @@ pub(crate) struct Flight {
     /// Whether the session is attached, so that requests may be sent.
     open: bool,
     sent: VecDeque<Entry>,
+    /// What those count for.
+    under_way: u64,
+    under_way_max: u64,
     /// Outside of the order: their number on the stream and when they left.
     heartbeats: Vec<(u64, BootInstant)>,
     heartbeat_due: bool,
@@ -165,12 +170,14 @@ pub(crate) enum Settled {
 }
 
 impl Outbox {
-    pub(crate) fn new(permits_max: u32, clock: Clock) -> Self {
+    pub(crate) fn new(under_way_max: u32, clock: Clock) -> Self {
         Self {
             flight: Mutex::new(Flight {
                 stream: 0,
                 open: false,
                 sent: VecDeque::new(),
+                under_way: 0,
+                under_way_max: under_way_max.into(),
                 heartbeats: Vec::new(),
                 heartbeat_due: false,
                 waker: None,
@@ -183,20 +190,8 @@ impl Outbox {
                 frame_bytes: 0,
             }),
             waiting: Mutex::new(Waiting { entries: VecDeque::new(), waker: None, shut: None }),
-            permits: Arc::new(Semaphore::new(permits_max as usize)),
-            permits_max,
             clock,
         }
-    }
-
-    pub(crate) fn permits(&self) -> &Arc<Semaphore> {
-        &self.permits
-    }
-
-    /// How many permits a request needs: one, and one for each 16 KiB of data.
-    pub(crate) fn cost(&self, op: &Op) -> u32 {
-        let cost = 1 + op::data_bytes(op) / (16 * 1024);
-        u32::try_from(cost).unwrap_or(u32::MAX).min(self.permits_max)
     }
 
     pub(crate) fn shut(&self) -> Option<Shut> {
@@ -287,6 +282,7 @@ impl Outbox {
         flight.heartbeats.clear();
         waiting.entries.retain(|entry| !matches!(entry.waiter, Waiter::Stream));
         let sent = std::mem::take(&mut flight.sent);
+        flight.under_way = 0;
         for entry in sent.into_iter().rev() {
             if !matches!(entry.waiter, Waiter::Stream) && !entry.is_abandoned() {
                 waiting.entries.push_front(entry);
@@ -315,9 +311,6 @@ impl Outbox {
                     waiting.entries.push_back(entry);
                 }
             }
-        }
-        if shut.is_some() {
-            self.permits.close();
         }
         for entry in failed {
             let ambiguous = entry.is_numbered();
@@ -376,14 +369,18 @@ impl Outbox {
         if flight.stream != stream {
             return Poll::Ready(None);
         }
-        let may_send = flight.open && flight.declined.is_none();
-        let room = if may_send { flight.window.saturating_sub(flight.sent.len()) } else { 0 };
+        let room = flight.room();
         if !flight.open || (room == 0 && !flight.heartbeat_due) {
             flight.waker = Some(cx.waker().clone());
             *yielded = false;
             return Poll::Pending;
         }
         let mut waiting = self.waiting.lock();
+        if waiting.entries.front().is_some_and(|next| !flight.takes(next)) && !flight.heartbeat_due {
+            flight.waker = Some(cx.waker().clone());
+            *yielded = false;
+            return Poll::Pending;
+        }
         if waiting.entries.is_empty() && !flight.heartbeat_due {
             waiting.waker = Some(cx.waker().clone());
             *yielded = false;
@@ -455,7 +452,9 @@ impl Flight {
                 refused.push((entry, Some(error)));
                 continue;
             }
-            if !frame.is_empty() && frame.len() + bytes > FRAME_BYTES_SOFT_MAX.min(self.frame_bytes_max) {
+            if !self.takes(&entry)
+                || !frame.is_empty() && frame.len() + bytes > FRAME_BYTES_SOFT_MAX.min(self.frame_bytes_max)
+            {
                 batch.push_front(entry);
                 break;
             }
@@ -467,6 +466,7 @@ impl Flight {
             entry.request.answered = self.answered;
             self.next_seq += 1;
             put(&mut frame, &entry.request);
+            self.under_way += entry.cost();
             self.sent.push_back(entry);
         }
         self.frame_bytes = frame.len();
@@ -500,6 +500,7 @@ impl Flight {
         let declined = matches!(&reply.result, Some(reply::Result::Refused(refused))
             if refused.reason() == v1::Refusal::DiskFull);
         let entry = self.sent.pop_front().expect("it has a front");
+        self.under_way -= entry.cost();
         if entry.is_numbered() {
             if declined {
                 self.declined.get_or_insert(entry.request.write);
@@ -518,8 +519,18 @@ impl Flight {
 
     /// The stream that waits for room, if there is room now.
     pub(crate) fn take_waker(&mut self) -> Option<Waker> {
-        let room = self.open && self.declined.is_none() && self.sent.len() < self.window;
-        if room { self.waker.take() } else { None }
+        if self.room() > 0 { self.waker.take() } else { None }
+    }
+
+    /// How many requests may be sent now.
+    fn room(&self) -> usize {
+        let may_send = self.open && self.declined.is_none() && self.under_way < self.under_way_max;
+        if may_send { self.window.saturating_sub(self.sent.len()) } else { 0 }
+    }
+
+    /// Whether a request may be sent next. One that is larger than all may be goes alone.
+    fn takes(&self, next: &Entry) -> bool {
+        self.sent.is_empty() || self.under_way + next.cost() <= self.under_way_max
     }
 }
 
@@ -570,7 +581,7 @@ mod tests {
 
     fn set(outbox: &Outbox) {
         let op = Op::SetData(v1::SetDataRequest { path: "/a".into(), ..v1::SetDataRequest::default() });
-        outbox.push(Entry::new(op, Waiter::Stream, None)).unwrap();
+        outbox.push(Entry::new(op, Waiter::Stream)).unwrap();
     }
 
     fn next_frame(stream: &mut Outgoing) -> v1::ClientFrame {
@@ -616,7 +627,7 @@ mod tests {
         for _ in 0..3 {
             let op = Op::SetData(v1::SetDataRequest { path: "/a".into(), ..v1::SetDataRequest::default() });
             let (caller, answer) = oneshot::channel();
-            outbox.push(Entry::new(op, Waiter::Caller(caller), None)).unwrap();
+            outbox.push(Entry::new(op, Waiter::Caller(caller))).unwrap();
             answers.push(answer);
         }
         assert_eq!(writes(&next_frame(&mut stream)), [1, 2, 3]);

@@ -161,7 +161,7 @@ impl WatchTable {
         };
         let op = Op::Unwatch(v1::UnwatchRequest { path: path.to_owned(), kind: kind.into() });
         // Only a client that is closed refuses, and its watches are gone.
-        let _ = self.outbox.push(Entry::new(op, Waiter::Stream, None));
+        let _ = self.outbox.push(Entry::new(op, Waiter::Stream));
     }
 
     /// A request was answered: it may have armed a watch.
@@ -249,7 +249,7 @@ impl WatchTable {
             requests.push(request);
         }
         tables.rearming = requests.len();
-        requests.into_iter().map(|request| Entry::new(Op::Rearm(request), Waiter::Stream, None)).collect()
+        requests.into_iter().map(|request| Entry::new(Op::Rearm(request), Waiter::Stream)).collect()
     }
 
     /// A rearm request was answered. After a refusal those concerned look for themselves.

@@ -127,6 +127,35 @@ async fn a_full_outbox_takes_the_next_call_when_one_is_answered() {
     }
 }
 
+/// Whoever is given room has to be polled before it can use it: a later call that is polled first must not overtake it.
+#[tokio::test]
+async fn calls_leave_in_the_order_of_their_first_poll_whatever_is_polled_next() {
+    let mut peer = Peer::start().await;
+    let (client, mut conn) = peer.opened(peer.client().in_flight_max(2)).await;
+    let call = |path| Box::pin(client.set(path, "x").into_future());
+    let (mut first, mut second, mut third, mut fourth) = (call("/1"), call("/2"), call("/3"), call("/4"));
+    for call in [&mut first, &mut second, &mut third] {
+        assert!(futures_util::poll!(call).is_pending());
+    }
+    for _ in 0..2 {
+        let (_, set) = conn.write().await;
+        conn.stat(&set, 1).await;
+    }
+    soon("both answers", async { (first.await.unwrap(), second.await.unwrap()) }).await;
+
+    assert!(futures_util::poll!(&mut fourth).is_pending());
+
+    for expected in ["/3", "/4"] {
+        let set = tokio::select! {
+            (_, set) = conn.write() => set,
+            answered = futures_util::future::join(&mut third, &mut fourth) => panic!("{answered:?}"),
+        };
+        assert_eq!(path(&set), expected);
+        conn.stat(&set, 2).await;
+    }
+    soon("the answers", async { (third.await.unwrap(), fourth.await.unwrap()) }).await;
+}
+
 #[tokio::test]
 async fn a_call_dropped_while_the_outbox_is_full_gives_its_place_back() {
     let mut peer = Peer::start().await;
