@@ -7,14 +7,15 @@
 //! Locks are taken in the order tree, attached (watches and queues), one queue; none is held across an await. A
 //! reader holds the tree shared, the applier holds it alone, so the applier never meets a reader half way.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use parking_lot::{Mutex, RwLock};
 use quorate_tree::{
-    Acl, Applied, Change, Command, Identity, Lane, MemberId, Outcome, Refusal, Refused, SessionEnd, SessionId, Tree,
-    Zxid,
+    Acl, Applied, Change, Command, Identity, Lane, MemberId, Outcome, Permissions, Refusal, Refused, SessionEnd,
+    SessionId, Tree, Zxid,
 };
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
+use tracing::warn;
 
 mod queue;
 mod read;
@@ -24,12 +25,18 @@ pub(crate) use queue::{Item, QueueEnd, QueueLimits, SessionQueue, SlotId, Submit
 pub(crate) use read::{Answer, Declined, Event, EventKind, Read, Rearm};
 pub(crate) use watches::{WatchKind, WatchLimits};
 
-use crate::telemetry::metrics::SessionMetrics;
+use crate::{
+    clock::{Clock, Moment},
+    telemetry::metrics::SessionMetrics,
+};
 use queue::Run;
 use watches::{ConnId, WatchTable};
 
 /// Digests are compared between members at every zxid that this divides.
 pub(crate) const DIGEST_MARK_EVERY: u64 = 4096;
+
+/// Between two warnings of soft quotas.
+const QUOTA_WARNING_PAUSE: Duration = Duration::from_secs(60);
 
 /// The copy and everything that hangs on it.
 #[derive(Debug)]
@@ -49,6 +56,7 @@ struct Attached {
     by_conn: HashMap<ConnId, Arc<SessionQueue>>,
     by_session: HashMap<SessionId, ConnId>,
     next_conn: u32,
+    quota_warned_at: Option<Moment>,
 }
 
 /// How far this copy is.
@@ -108,6 +116,7 @@ impl Replica {
             by_conn: HashMap::new(),
             by_session: HashMap::new(),
             next_conn: 0,
+            quota_warned_at: None,
         };
         Self {
             me,
@@ -146,6 +155,9 @@ impl Replica {
                         attached.complete(completion, Settled { zxid, outcome }, &tree, &mut to_wake);
                     }
                     attached.end(&changes, &mut to_wake, &self.metrics);
+                    if own {
+                        attached.warn_of_quotas(&changes);
+                    }
                 }
                 Applied::Repeat => {}
                 Applied::Gap => report.own_gap |= own,
@@ -346,6 +358,20 @@ impl Attached {
         }
     }
 
+    /// Says that a soft quota is passed, on the member whose client did it. One warning stands for all that follow it
+    /// closely.
+    fn warn_of_quotas(&mut self, changes: &[Change]) {
+        for change in changes {
+            let Change::QuotaPassed { subtree, nodes, bytes } = change else { continue };
+            let now = Clock::now();
+            if self.quota_warned_at.is_some_and(|before| now.since(before) < QUOTA_WARNING_PAUSE) {
+                continue;
+            }
+            self.quota_warned_at = Some(now);
+            warn!(subtree, nodes, bytes, "a soft quota is passed");
+        }
+    }
+
     /// Closes the queues of sessions that ended or moved. After completions, so that a session that closes itself
     /// still gets its reply.
     fn end(&mut self, changes: &[Change], to_wake: &mut Vec<Arc<SessionQueue>>, metrics: &SessionMetrics) {
@@ -356,7 +382,10 @@ impl Attached {
             let (session, end) = match change {
                 Change::SessionEnded { session, end } => (session, QueueEnd::Session(*end)),
                 Change::SessionAttached { session, .. } => (session, QueueEnd::Moved),
-                Change::Created { .. } | Change::DataChanged { .. } | Change::Deleted { .. } => continue,
+                Change::Created { .. }
+                | Change::DataChanged { .. }
+                | Change::Deleted { .. }
+                | Change::QuotaPassed { .. } => continue,
             };
             if let Some(queue) = self.by_session.get(session).and_then(|conn| self.by_conn.get(conn))
                 && queue.close(end)
@@ -389,7 +418,7 @@ impl<'a> Sight<'a> {
     fn includes(&self, identities: &[Identity]) -> bool {
         match self {
             Self::Everybody => true,
-            Self::Acl(acl) => watches::may_read(acl, identities),
+            Self::Acl(acl) => quorate_tree::allows(acl, Permissions::READ, identities),
             // A node that is gone again by the end of the same command tells nothing that its deletion does not.
             Self::Node(tree, path) => {
                 !matches!(tree.stat(path, identities), Err(Refused { reason: Refusal::NoAuth, .. }))

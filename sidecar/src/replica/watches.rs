@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use quorate_tree::{Acl, Change, Identity, Permissions, Zxid};
+use quorate_tree::{Change, Zxid};
 
 use super::read::{Declined, Event, EventKind};
 
@@ -280,7 +280,7 @@ impl WatchTable {
                 self.fire_deleted_children(path, zxid, &mut firings);
                 self.fire_parent(path, zxid, &mut firings);
             }
-            Change::SessionEnded { .. } | Change::SessionAttached { .. } => {}
+            Change::QuotaPassed { .. } | Change::SessionEnded { .. } | Change::SessionAttached { .. } => {}
         }
         firings
     }
@@ -391,16 +391,6 @@ fn push(firings: &mut Vec<Firing>, path: &str, kind: EventKind, zxid: Zxid, to: 
     }
 }
 
-/// Whether somebody may hear of a deletion: only who could read the node.
-pub(crate) fn may_read(acl: &[Acl], identities: &[Identity]) -> bool {
-    acl.is_empty()
-        || identities.iter().any(|identity| identity.scheme == "super")
-        || acl.iter().any(|entry| {
-            entry.permissions.any_of(Permissions::READ)
-                && (entry.identity.scheme == "world" || identities.contains(&entry.identity))
-        })
-}
-
 fn parent(path: &str) -> Option<&str> {
     match path.rfind('/')? {
         0 if path.len() == 1 => None,
@@ -416,6 +406,8 @@ fn ancestors(path: &str) -> impl Iterator<Item = &str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    use quorate_tree::Acl;
 
     const A: ConnId = ConnId(1);
     const B: ConnId = ConnId(2);

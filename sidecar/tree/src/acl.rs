@@ -77,7 +77,8 @@ impl Acl {
 }
 
 /// Whether one of `identities` has any of the `wanted` permissions.
-pub(crate) fn allows(list: &[Acl], wanted: Permissions, identities: &[Identity]) -> bool {
+#[must_use]
+pub fn allows(list: &[Acl], wanted: Permissions, identities: &[Identity]) -> bool {
     list.iter().any(|entry| entry.permissions.any_of(wanted) && names_one_of(&entry.identity, identities))
         || identities.iter().any(|identity| identity.scheme == "super")
 }

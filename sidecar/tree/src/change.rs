@@ -23,6 +23,15 @@ pub enum Change {
         /// Who was allowed to see it.
         acl: Arc<[Acl]>,
     },
+    /// A quota's soft limit is passed: nobody is refused anything for that, but somebody may want to know.
+    QuotaPassed {
+        /// The root of the subtree.
+        subtree: String,
+        /// What there is in it now.
+        nodes: u64,
+        /// Their data.
+        bytes: u64,
+    },
     /// A session has ended. Its ephemeral nodes were reported as deleted before this.
     SessionEnded {
         /// The session.

@@ -23,6 +23,7 @@ mod node;
 mod nodes;
 mod outcome;
 mod path;
+mod quotas;
 mod read;
 mod reaping;
 mod sessions;
@@ -31,7 +32,7 @@ mod stat;
 mod tree;
 mod writes;
 
-pub use acl::{Acl, Identity, Permissions};
+pub use acl::{Acl, Identity, Permissions, allows};
 pub use change::{Change, SessionEnd};
 pub use command::{
     Author, Check, Command, Create, CreateMode, Delete, Lane, MultiOp, Op, Reap, SetAcl, SetData, WriteNumber,

@@ -166,6 +166,11 @@ impl Data {
         }
     }
 
+    /// How many bytes more it has than `other`.
+    pub(crate) fn bytes_more_than(&self, other: &Self) -> i64 {
+        self.as_slice().len() as i64 - other.as_slice().len() as i64
+    }
+
     pub(crate) fn is_null(&self) -> bool {
         self.bytes.is_none() && self.hash == NULL
     }

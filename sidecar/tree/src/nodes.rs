@@ -207,6 +207,20 @@ impl Nodes {
         self.acls.get(self.get(id).acl)
     }
 
+    /// All that is below a node, in no order that could be told to anybody.
+    pub(crate) fn below(&self, top: NodeId) -> impl Iterator<Item = NodeId> + '_ {
+        let mut open: Vec<NodeId> = self.children_of(top).collect();
+        std::iter::from_fn(move || {
+            let id = open.pop()?;
+            open.extend(self.children_of(id));
+            Some(id)
+        })
+    }
+
+    fn children_of(&self, id: NodeId) -> impl Iterator<Item = NodeId> + '_ {
+        self.get(id).directory.iter().flat_map(|directory| directory.children.iter())
+    }
+
     /// Shows every node that can be reached from the root, with its path, parents first. Stops when told to.
     pub(crate) fn walk(&self, mut visit: impl FnMut(NodeId, &str) -> ControlFlow<()>) {
         let mut path = String::new();

@@ -88,15 +88,7 @@ impl Tree {
             // The root is counted twice.
             return Ok(self.node_count() as u32 - 2);
         }
-        let mut count = 0;
-        let mut open = vec![top];
-        while let Some(id) = open.pop() {
-            if let Some(directory) = &self.nodes.get(id).directory {
-                count += directory.children.len() as u32;
-                open.extend(directory.children.iter());
-            }
-        }
-        Ok(count)
+        Ok(self.nodes.below(top).count() as u32)
     }
 
     /// A live session.

@@ -5,6 +5,7 @@ use std::fmt;
 use crate::digest::Digest;
 use crate::members::{Members, Turn};
 use crate::nodes::Nodes;
+use crate::quotas::Quotas;
 use crate::read::is_same;
 use crate::reaping::Reaping;
 use crate::sessions::{SessionRecord, Sessions, Settled};
@@ -20,6 +21,7 @@ pub struct Tree {
     pub(crate) sessions: Sessions,
     pub(crate) nodes: Nodes,
     pub(crate) reaping: Reaping,
+    pub(crate) quotas: Quotas,
     pub(crate) digest: Digest,
     pub(crate) walk: Option<Walk>,
 }
@@ -41,6 +43,7 @@ impl Tree {
             sessions: Sessions::default(),
             nodes: Nodes::new(),
             reaping: Reaping::default(),
+            quotas: Quotas::default(),
             digest: Digest::default(),
             walk: None,
         }

@@ -119,12 +119,15 @@ impl Tree {
                 }
                 Undo::SetData { id, data, mzxid, mtime_ms } => {
                     let path = self.nodes.path(id);
+                    let more_bytes = data.bytes_more_than(&self.nodes.get(id).data);
                     self.change_node(id, &path, |node| {
                         node.data = data;
                         node.mzxid = mzxid;
                         node.mtime_ms = mtime_ms;
                         node.version = node.version.wrapping_sub(1);
                     });
+                    self.count_usage(&path, 0, more_bytes);
+                    self.quota_node_set(&path);
                 }
             }
         }
@@ -160,6 +163,7 @@ impl Tree {
         if matches!(self.nodes.get(parent).life.kind(), Kind::Ephemeral(_)) {
             return Err(Refusal::NoChildrenForEphemerals);
         }
+        let passed = self.check_quota(&path, 1, create.data.as_ref().map_or(0, |data| data.len() as i64))?;
 
         let parent_pzxid = self.nodes.get(parent).pzxid();
         self.change_node(parent, parent_of(&path), |node| {
@@ -171,7 +175,7 @@ impl Tree {
         let id = self.nodes.insert(Node {
             parent,
             name: Name::new(name),
-            data: Data::copy_of(create.data.as_deref()),
+            data: self.usage_at(&path).unwrap_or_else(|| Data::copy_of(create.data.as_deref())),
             acl,
             life: Life::new(kind),
             czxid: work.zxid,
@@ -185,6 +189,7 @@ impl Tree {
         self.attach(id, &path);
         work.remember(|| Undo::Create { id, parent_pzxid });
         work.changes.push(Change::Created { path: path.clone() });
+        work.changes.extend(passed);
         Ok(Reply::Created { path, stat: self.nodes.stat(id) })
     }
 
@@ -195,18 +200,23 @@ impl Tree {
         let id = self.find_valid(&set.path)?;
         acl::check(self.nodes.acl(id), Permissions::WRITE, &work.author.identities)?;
         let node = self.nodes.get(id);
+        let data = Data::copy_of(set.data.as_deref());
+        let more_bytes = data.bytes_more_than(&node.data);
+        let passed = self.check_quota(&set.path, 0, more_bytes)?;
         check_version(set.version, node.version)?;
 
         let (mzxid, mtime_ms) = (node.mzxid, node.mtime_ms);
-        let data = Data::copy_of(set.data.as_deref());
         let old = self.change_node(id, &set.path, |node| {
             node.mzxid = work.zxid;
             node.mtime_ms = work.stamp_ms;
             node.version = node.version.wrapping_add(1);
             std::mem::replace(&mut node.data, data)
         });
+        self.count_usage(&set.path, 0, more_bytes);
+        self.quota_node_set(&set.path);
         work.remember(|| Undo::SetData { id, data: old, mzxid, mtime_ms });
         work.changes.push(Change::DataChanged { path: set.path.clone() });
+        work.changes.extend(passed);
         Ok(Reply::Stat(self.nodes.stat(id)))
     }
 
@@ -300,7 +310,7 @@ impl Tree {
     }
 
     /// Changes a node, and what depends on how it is.
-    fn change_node<T>(&mut self, id: NodeId, path: &str, change: impl FnOnce(&mut Node) -> T) -> T {
+    pub(crate) fn change_node<T>(&mut self, id: NodeId, path: &str, change: impl FnOnce(&mut Node) -> T) -> T {
         let due_before = self.nodes.get(id).due_from_ms();
         self.digest.remove(self.nodes.item(id, path));
         let result = change(self.nodes.get_mut(id));
@@ -320,10 +330,14 @@ impl Tree {
         if let Kind::Ephemeral(owner) = self.nodes.get(id).life.kind() {
             self.sessions.own(owner, id);
         }
+        self.count_usage(path, 1, self.nodes.get(id).data.as_slice().len() as i64);
+        self.quota_node_came(id, path);
     }
 
     /// The opposite of [`Tree::attach`].
     fn detach(&mut self, id: NodeId, path: &str) {
+        self.quota_node_goes(path);
+        self.count_usage(path, -1, -(self.nodes.get(id).data.as_slice().len() as i64));
         if let Kind::Ephemeral(owner) = self.nodes.get(id).life.kind() {
             self.sessions.disown(owner, id);
         }
@@ -373,7 +387,7 @@ const CONFIG: &str = "/zookeeper/config";
 pub(crate) const RESERVED: [&str; 4] = ["/", "/zookeeper", "/zookeeper/quota", CONFIG];
 
 /// What is before the last slash; the root is its own parent. Does not ask whether the path is valid.
-fn parent_of(path: &str) -> &str {
+pub(crate) fn parent_of(path: &str) -> &str {
     match path.rfind('/') {
         None | Some(0) => "/",
         Some(slash) => &path[..slash],

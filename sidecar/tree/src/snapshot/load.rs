@@ -9,6 +9,7 @@ use super::format::{FORMAT, Head, Item, Kind, NodeItem, OutcomeItem, SessionItem
 use crate::acl_lists::AclId;
 use crate::members::LaneState;
 use crate::node::{Data, Kind as NodeKind, Life, Name, Node, NodeId, TTL_MS_MAX};
+use crate::quotas::Quotas;
 use crate::sessions::SessionRecord;
 use crate::writes::RESERVED;
 use crate::{Acl, Limits, MemberId, SessionId, Tree, Zxid};
@@ -243,6 +244,7 @@ impl TreeLoader {
         }
         self.link()?;
         self.settle_nodes()?;
+        self.tree.quotas = Quotas::of(&self.tree.nodes);
         let found = self.tree.digest();
         if found != tail.digest {
             return Err(LoadError::Digest { expected: tail.digest, found });

@@ -6,6 +6,7 @@ mod lifecycle;
 mod model;
 mod multis;
 mod properties;
+mod quotas;
 mod sessions;
 mod snapshots;
 mod writes;
