@@ -10,6 +10,36 @@
 //!
 //! No input makes it panic, and nothing is allocated for a length before its bytes are there. Integers are big-endian;
 //! null and empty are kept apart where ZooKeeper does. The reference is the behaviour of ZooKeeper 3.9.
+//!
+//! A request on its way, and its answer:
+//!
+//! ```
+//! use bytes::BytesMut;
+//! use quorate_wire::{
+//!     Decoder, ErrorCode, FRAME_BYTES_MAX, GetPath, OpCode, ReplyHeader, Request, RequestHeader, Response, Stat,
+//!     encode_reply, split_frame,
+//! };
+//!
+//! // The client asks.
+//! let mut stream = BytesMut::new();
+//! Request::Exists(GetPath { path: "/jobs".into(), watch: true }).encode(1, &mut stream);
+//!
+//! // The server reads as much as has come, and answers.
+//! let frame = split_frame(&mut stream, FRAME_BYTES_MAX)?.expect("all of it has come");
+//! let mut from = Decoder::new(&frame);
+//! let header = RequestHeader::decode(&mut from)?;
+//! let op = OpCode::of(header.op).expect("another one would be answered UNIMPLEMENTED");
+//! let Request::Exists(asked) = Request::decode(op, &mut from)? else { unreachable!() };
+//! assert_eq!(asked.path, "/jobs");
+//! encode_reply(header.xid, 17, &Response::Stat(Stat { czxid: 5, ..Stat::default() }), &mut stream);
+//!
+//! // The client knows by the xid what it is an answer to.
+//! let frame = split_frame(&mut stream, FRAME_BYTES_MAX)?.expect("all of it has come");
+//! let mut from = Decoder::new(&frame);
+//! assert_eq!(ReplyHeader::decode(&mut from)?, ReplyHeader { xid: 1, zxid: 17, error: ErrorCode::OK });
+//! assert!(matches!(Response::decode(op, &mut from)?, Response::Stat(stat) if stat.czxid == 5));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod acl;
 mod connect;

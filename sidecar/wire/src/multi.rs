@@ -132,15 +132,13 @@ pub(crate) fn decode_ops<'a>(from: &mut Decoder<'a>) -> Result<Vec<MultiOp<'a>>,
     })
 }
 
+/// Unlike alone, ZooKeeper cannot decode a mode that does not exist, nor one with a time to live where there is none.
+/// Where there is one, all can be decoded, and those that make no sense are the tree's to refuse.
 fn decode_create<'a>(kind: CreateKind, from: &mut Decoder<'a>) -> Result<MultiOp<'a>, DecodeError> {
     let create = Create::decode(kind, from)?;
-    // Unlike alone, ZooKeeper 3.9 cannot decode other modes here.
-    let greatest = match kind {
-        CreateKind::Ttl => create_flags::PERSISTENT_SEQUENTIAL_WITH_TTL,
-        CreateKind::Create | CreateKind::Create2 | CreateKind::Container => create_flags::CONTAINER,
-    };
     match create.flags {
-        flags if (create_flags::PERSISTENT..=greatest).contains(&flags) => Ok(MultiOp::Create(create)),
+        create_flags::PERSISTENT..=create_flags::CONTAINER => Ok(MultiOp::Create(create)),
+        _ if kind == CreateKind::Ttl => Ok(MultiOp::Create(create)),
         value => Err(DecodeError::Value { what: "create mode", value }),
     }
 }

@@ -76,9 +76,9 @@ fn set_data() -> impl Strategy<Value = SetData<'static>> {
 
 fn multi_op() -> impl Strategy<Value = MultiOp<'static>> {
     prop_oneof![
-        create(0..=6).prop_map(|mut create| {
-            // Only there a mode with a time to live can be read.
-            create.flags = if create.kind == CreateKind::Ttl { create.flags } else { create.flags % 5 };
+        (create(any::<i32>()), 0..=4).prop_map(|(mut create, flags)| {
+            // Others can be read only where there is a time to live.
+            create.flags = if create.kind == CreateKind::Ttl { create.flags } else { flags };
             MultiOp::Create(create)
         }),
         delete().prop_map(MultiOp::Delete),
