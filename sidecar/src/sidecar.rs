@@ -118,7 +118,10 @@ impl Doors {
             async move { Door::bind(name, address, Bounds { connections_max, connections_per_address_max }, metrics).await }
         };
         let per_address = config.connections_per_address;
-        let clients_max = net::affordable_connections(limits::CLIENT_CONNECTIONS_MAX, net::open_files_max());
+        // Both doors of clients share what there is.
+        let client_doors = 1 + usize::from(config.zookeeper_addr.is_some());
+        let wanted = limits::CLIENT_CONNECTIONS_MAX * client_doors;
+        let clients_max = net::affordable_connections(wanted, net::open_files_max()) / client_doors;
         Ok(Self {
             client: match &config.client_addr {
                 Some(address) => Some(door("client", address, clients_max, per_address).await?),

@@ -23,7 +23,8 @@ pub(crate) const SESSION_TIMEOUT_MS_MAX: u64 = 24 * 60 * 60 * 1000;
 
 /// Requests of one session that are not yet answered; beyond that its socket is not read.
 pub(crate) const SESSION_INFLIGHT_MAX: usize = 1024;
-/// Writes of all sessions of a member that are not yet applied; beyond that no socket is read that brings writes.
+/// Writes of all sessions of a member that are not yet applied, 16 KiB of data counting as one more; beyond that no
+/// socket is read that brings writes.
 pub(crate) const MEMBER_INFLIGHT_MAX: usize = 8 * 1024;
 
 /// What one session may have waiting to be sent; beyond that its connection is closed and the session lives on.
@@ -98,7 +99,7 @@ const _: () = {
     assert!(REPLY_BYTES_MAX > 2 * quorate_tree::Limits::DEFAULT.node_bytes_max, "a node must fit into an answer");
     assert!(OUTBOX_BYTES_MAX >= 2 * REPLY_BYTES_MAX, "reads go on while half of the outbox is free");
     assert!(SESSION_INFLIGHT_MAX <= quorate_tree::Limits::DEFAULT.session_outcomes_max);
-    assert!(SESSION_INFLIGHT_MAX <= MEMBER_INFLIGHT_MAX);
+    assert!(SESSION_INFLIGHT_MAX + FRAME_BYTES_MAX / 1024 <= MEMBER_INFLIGHT_MAX, "what comes at once has permits");
     assert!(WATCHES_PER_SESSION_MAX <= WATCHES_MAX);
     assert!(VOTERS_MAX % 2 == 1, "an even number of voters survives no more than one fewer");
     assert!(TICK_MS_MIN <= TICK_MS && TICK_MS <= TICK_MS_MAX);

@@ -221,11 +221,15 @@ impl Replica {
             return Err(NotAttached);
         }
         let mut attached = self.attached.lock();
-        let conn = attached.free_conn();
-        let queue = Arc::new(SessionQueue::new(session, conn, self.limits));
-        attached.by_conn.insert(conn, queue.clone());
-        attached.by_session.insert(session, conn);
+        let queue = attached.enter(session, self.limits);
+        attached.by_session.insert(session, queue.conn);
         Ok(queue)
+    }
+
+    /// A queue for a session that only this member knows: nothing that is replicated ends it.
+    pub(crate) fn attach_here(&self, session: SessionId) -> Arc<SessionQueue> {
+        let _tree = self.tree.read();
+        self.attached.lock().enter(session, self.limits)
     }
 
     /// Forgets a queue and its watches.
@@ -292,6 +296,12 @@ impl Replica {
         queues.iter().map(|queue| queue.events_queued()).sum()
     }
 
+    /// Sessions that only this member knows.
+    pub(crate) fn sessions_here_alone(&self) -> usize {
+        let attached = self.attached.lock();
+        attached.by_conn.values().filter(|queue| queue.session.member() == MemberId(0)).count()
+    }
+
     /// Sessions attached here.
     pub(crate) fn attached_sessions(&self) -> Vec<SessionId> {
         self.attached.lock().by_session.keys().copied().collect()
@@ -311,6 +321,12 @@ impl Replica {
 }
 
 impl Attached {
+    fn enter(&mut self, session: SessionId, limits: QueueLimits) -> Arc<SessionQueue> {
+        let queue = Arc::new(SessionQueue::new(session, self.free_conn(), limits));
+        self.by_conn.insert(queue.conn, queue.clone());
+        queue
+    }
+
     fn free_conn(&mut self) -> ConnId {
         loop {
             let conn = ConnId(self.next_conn);

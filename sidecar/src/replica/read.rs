@@ -89,6 +89,8 @@ pub(crate) enum Declined {
     TooManyWatches,
     /// The credential was not accepted.
     AuthFailed,
+    /// The session is one of this member, which has no majority: it only reads what there is.
+    OnlyReads,
 }
 
 /// What happened to a watched node.

@@ -123,6 +123,28 @@ impl Sessions {
         Ok(Attachment::new(self.clone(), queue, granted, asked_at, client))
     }
 
+    /// Opens a session that only this member knows and only reads, for want of a majority. It cannot be resumed, neither
+    /// here nor elsewhere, and no other session can be resumed while there is no majority to ask.
+    pub(crate) fn attach_here(self: &Arc<Self>, request: AttachRequest) -> Result<Attachment, AttachError> {
+        let zxid = self.replica.read(quorate_tree::Tree::zxid);
+        if request.last_zxid > zxid || request.resume.is_some() {
+            return Err(AttachError::NoQuorum);
+        }
+        // Members number the sessions of the ensemble from their own id on, which is never 0.
+        let session = SessionId(rand::rng().random_range(1..1 << 56));
+        let granted = Granted {
+            session,
+            password: Bytes::from_owner(rand::rng().random::<[u8; PASSWORD_BYTES]>()),
+            timeout_ms: self.clamp_timeout_ms(request.timeout_ms),
+            attachment: 0,
+            zxid,
+            next_write: 1,
+        };
+        let queue = self.replica.attach_here(session);
+        let client = Client { numbered: false, address: request.address };
+        Ok(Attachment::new_here(self.clone(), queue, granted, Clock::now(), client))
+    }
+
     /// Refuses what can be refused without a log entry, from a copy that is known to be current.
     async fn check_before(&self, request: &AttachRequest) -> Result<(), AttachError> {
         let known = |resume: &Resume| {

@@ -7,7 +7,7 @@ use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use quorate_tree::{Author, Identity, Op, SessionId, Zxid};
 use tracing::debug;
 
-use super::{Request, RequestKind, Sessions, identity};
+use super::{Request, RequestKind, Sessions, identity, weight};
 use crate::{
     clock::{Clock, Moment},
     replica::{Answer, Completion, Declined, Item, QueueEnd, SessionQueue, SlotId, Submit, SubmitKind},
@@ -72,6 +72,9 @@ pub(crate) struct Attachment {
     /// never overtakes one that was not taken.
     declined_from: Option<u64>,
     numbered: bool,
+    /// Whether only this member knows the session. Then nothing is agreed on: it is vouched for by its client being
+    /// heard, and it only reads.
+    here_alone: bool,
 }
 
 /// Heartbeats of one session that may wait for the leader at the same time.
@@ -101,7 +104,21 @@ impl Attachment {
             touched_at: asked_at,
             declined_from: None,
             numbered: client.numbered,
+            here_alone: false,
         }
+    }
+
+    /// Of a session that only this member knows.
+    pub(super) fn new_here(
+        sessions: Arc<Sessions>,
+        queue: Arc<SessionQueue>,
+        granted: Granted,
+        asked_at: Moment,
+        client: Client,
+    ) -> Self {
+        let mut attachment = Self::new(sessions, queue, granted, asked_at, client);
+        attachment.here_alone = true;
+        attachment
     }
 
     pub(crate) fn granted(&self) -> &Granted {
@@ -123,6 +140,12 @@ impl Attachment {
         let mut barrier = false;
         for request in requests {
             let tag = request.tag;
+            if self.here_alone
+                && let Some(answer) = without_majority(&request.kind)
+            {
+                submits.push(Submit { tag, kind: SubmitKind::Ready(answer) });
+                continue;
+            }
             let kind = match request.kind {
                 RequestKind::Read { read, linearizable } => {
                     barrier |= linearizable;
@@ -140,6 +163,7 @@ impl Attachment {
                         writes.push(Write {
                             at: submits.len() as u64,
                             author,
+                            permits: weight::permits(&op),
                             op,
                             traceparent: Some(request.traceparent).filter(|trace| !trace.is_empty()),
                         });
@@ -160,12 +184,12 @@ impl Attachment {
             return;
         }
         self.heard();
-        let count = u32::try_from(writes.len()).expect("a frame has a bounded number of requests");
-        let Ok(mut permits) = self.sessions.writes.clone().acquire_many_owned(count).await else { return };
+        let permits_wanted = writes.iter().map(|write| write.permits).sum::<u32>();
+        let Ok(mut permits) = self.sessions.writes.clone().acquire_many_owned(permits_wanted).await else { return };
         let last = submits.len() as u64 - 1;
         let first = self.sessions.replica.submit(&self.queue, submits);
         for write in writes {
-            let permit = permits.split(1).expect("one permit was taken for each write");
+            let permit = permits.split(write.permits as usize).expect("permits were taken for each write");
             let completion = Completion::Write { queue: self.queue.clone(), slot: SlotId(first.0 + write.at), permit };
             self.sessions.ensemble.propose(write.author, write.op, write.traceparent, completion);
         }
@@ -268,6 +292,10 @@ impl Attachment {
     fn touch(&mut self, tag: Option<u64>) {
         let came_at = Clock::now();
         self.touched_at = came_at;
+        if self.here_alone {
+            self.touches.push(Box::pin(std::future::ready((tag, came_at, true))));
+            return;
+        }
         let touched = self.sessions.ensemble.touch(self.granted.session);
         self.touches.push(Box::pin(async move { (tag, came_at, touched.await.is_ok()) }));
     }
@@ -284,9 +312,25 @@ impl Drop for Attachment {
     }
 }
 
+/// What becomes at once of a request that cannot be done without a majority.
+fn without_majority(request: &RequestKind) -> Option<Answer> {
+    match request {
+        RequestKind::Write(Op::CloseSession) => Some(Answer::Done),
+        RequestKind::Write(_) | RequestKind::Read { linearizable: true, .. } => {
+            Some(Answer::Declined(Declined::OnlyReads))
+        }
+        RequestKind::Read { .. }
+        | RequestKind::Auth { .. }
+        | RequestKind::WhoAmI
+        | RequestKind::Answered(_)
+        | RequestKind::Heartbeat => None,
+    }
+}
+
 struct Write {
     at: u64,
     author: Author,
+    permits: u32,
     op: Op,
     traceparent: Option<String>,
 }

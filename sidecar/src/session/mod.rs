@@ -21,6 +21,7 @@ mod attach;
 mod attachment;
 mod identity;
 mod request;
+mod weight;
 
 pub(crate) use attach::{AttachError, AttachRequest, Resume};
 pub(crate) use attachment::{Attachment, Ended, Output};
@@ -35,7 +36,7 @@ pub(crate) struct SessionLimits {
     pub(crate) timeout_ms_max: u32,
     /// Requests of one session that are not yet answered.
     pub(crate) session_inflight_max: usize,
-    /// Writes of all sessions here that are not yet applied.
+    /// Writes of all sessions here that are not yet applied. A large one counts as several.
     pub(crate) member_inflight_max: usize,
 }
 

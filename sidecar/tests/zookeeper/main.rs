@@ -6,6 +6,7 @@ mod handshake;
 mod hostile;
 mod multi;
 mod operations;
+mod read_only;
 mod sessions;
 mod watches;
 mod words;

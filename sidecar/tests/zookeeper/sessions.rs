@@ -157,10 +157,12 @@ async fn a_member_that_ends_in_order_says_nothing_wrong_and_leaves_its_sessions(
 /// As a client does that is closed without a word: once more.
 async fn reconnect(address: &str, request: &ConnectRequest) -> Client {
     let connected = async {
+        let mut poll = tokio::time::interval(Duration::from_millis(10));
         loop {
             if let Some(client) = Client::connect(address, request).await {
                 return client;
             }
+            poll.tick().await;
         }
     };
     tokio::time::timeout(PATIENCE, connected).await.expect("the session is served again")

@@ -229,22 +229,3 @@ async fn statistics_start_anew_when_they_are_reset() {
     let text = word(&address, "cons").await;
     assert!(text.contains(&format!(" /{peer}[1](queued=0,recved=0,sent=0,")), "{text}");
 }
-
-#[tokio::test]
-async fn a_member_without_a_majority_says_so() {
-    let mut ensemble = ensemble(3).await;
-    let leader = ensemble.leader().await.unwrap();
-    let survivor = (1..=3).find(|member| *member != leader).unwrap();
-    for member in (1..=3).filter(|member| *member != survivor) {
-        ensemble.kill(member);
-    }
-    let address = ensemble.zookeeper_endpoint(survivor);
-
-    let silent = "This ZooKeeper instance is not currently serving requests\n";
-    crate::client::eventually("a member that knows that it is alone", async || word(&address, "srvr").await == silent)
-        .await;
-
-    assert_eq!(word(&address, "mntr").await, silent);
-    assert_eq!(word(&address, "ruok").await, "imok");
-    assert_eq!(word(&address, "isro").await, "null");
-}

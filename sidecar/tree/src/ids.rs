@@ -10,6 +10,14 @@ pub struct Zxid(pub u64);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(pub u64);
 
+impl SessionId {
+    /// The member that opened it; 0 is none of the ensemble.
+    #[must_use]
+    pub fn member(self) -> MemberId {
+        MemberId((self.0 >> 56) as u8)
+    }
+}
+
 /// A member of the ensemble, 1 to 254.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MemberId(pub u8);

@@ -266,6 +266,7 @@ fn declined_reply(declined: Declined) -> proto::RefusedReply {
         Declined::TooManyWatches => {
             (Said::LimitExceeded, "this session or this member holds as many watches as it may")
         }
+        Declined::OnlyReads => unreachable!("sessions of this door are those of the ensemble"),
         Declined::AuthFailed => (Said::AuthFailed, "the credential was not accepted; the scheme is digest"),
     };
     proto::RefusedReply { reason: reason.into(), message: message.into(), failed_op: None }

@@ -8,8 +8,13 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::{ZookeeperService, handshake, registry::Entry, serving, words};
-use crate::{net::Connection, session::Attachment};
+use super::{
+    ZookeeperService,
+    handshake::{self, Attached},
+    registry::Entry,
+    serving, words,
+};
+use crate::net::Connection;
 
 /// A connection without a session is dropped after this, as ZooKeeper does.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
@@ -125,18 +130,18 @@ impl FrameStream {
 pub(super) async fn serve(socket: Connection, service: Arc<ZookeeperService>, stop: CancellationToken) {
     let mut stream = FrameStream::new(socket);
     let stats = service.connections.enter(stream.peer());
-    let attachment = tokio::select! {
+    let attached = tokio::select! {
         biased;
         () = stop.cancelled() => None,
-        attachment = begin(&mut stream, &service, &stats) => attachment,
+        attached = begin(&mut stream, &service, &stats) => attached,
     };
-    if let Some(attachment) = attachment {
-        serving::serve(attachment, &mut stream, &service, &stats, stop).await;
+    if let Some(Attached { attachment, while_it_lasts }) = attached {
+        serving::serve(attachment, &mut stream, &service, &stats, while_it_lasts.unwrap_or(stop)).await;
     }
 }
 
 /// Answers a word, or a handshake. `None` when that was all.
-async fn begin(stream: &mut FrameStream, service: &Arc<ZookeeperService>, stats: &Entry) -> Option<Attachment> {
+async fn begin(stream: &mut FrameStream, service: &Arc<ZookeeperService>, stats: &Entry) -> Option<Attached> {
     let peer = stream.peer();
     match tokio::time::timeout(HANDSHAKE_WITHIN, first(stream)).await {
         Ok(Ok(First::Word(word))) => {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use quorate_tree::{SessionId, Zxid};
 use quorate_wire::{ConnectRequest, ConnectResponse, PASSWORD_BYTES, frame};
+use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::{ZookeeperService, connection::FrameStream, registry::Entry};
@@ -13,6 +14,13 @@ use crate::session::{AttachError, AttachRequest, Attachment, Resume};
 /// A client that has just said hello takes the answer at once, or never.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
+/// A session and what it depends on.
+pub(super) struct Attached {
+    pub(super) attachment: Attachment,
+    /// Set for a session of this member alone: cancelled when such sessions are served no more.
+    pub(super) while_it_lasts: Option<CancellationToken>,
+}
+
 /// Attaches the session a client asks for and tells it so. `None` if it cannot be had: then the client has been told,
 /// where ZooKeeper tells it, and the connection is to be closed.
 pub(super) async fn attach(
@@ -20,32 +28,28 @@ pub(super) async fn attach(
     stream: &mut FrameStream,
     service: &ZookeeperService,
     stats: &Entry,
-) -> Option<Attachment> {
+) -> Option<Attached> {
     stats.received(1);
     let asked = ConnectRequest::decode(&first).ok()?;
     let read_only = asked.read_only;
-    let request = AttachRequest {
-        resume: (asked.session_id != 0)
-            .then(|| Resume { session: SessionId(asked.session_id as u64), password: asked.password }),
-        timeout_ms: u32::try_from(asked.timeout_ms).unwrap_or(0),
-        last_zxid: Zxid(u64::try_from(asked.last_zxid_seen).unwrap_or(0)),
-        client_name: format!("zookeeper {}", stream.peer()),
-        numbered: false,
-        address: Some(stream.peer().ip()),
+    let while_it_lasts = service.read_only();
+    let attached = match &while_it_lasts {
+        None => service.sessions.attach(request(asked, stream)).await,
+        Some(_) if read_only == Some(true) => service.sessions.attach_here(request(asked, stream)),
+        Some(_) => Err(AttachError::NoQuorum),
     };
-    match service.sessions.attach(request).await {
+    match attached {
         Ok(attachment) => {
             let granted = attachment.granted();
             stats.attached(granted.session, granted.timeout_ms, granted.zxid);
-            stats.sent(1);
             let response = ConnectResponse {
                 timeout_ms: i32::try_from(granted.timeout_ms).unwrap_or(i32::MAX),
                 session_id: granted.session.0 as i64,
                 password: <[u8; PASSWORD_BYTES]>::try_from(&*granted.password).unwrap_or_default(),
-                // Whether this member has no quorum; it has one.
-                read_only: read_only.map(|_| false),
+                read_only: read_only.map(|_| while_it_lasts.is_some()),
             };
-            answer(&response, stream).await.then_some(attachment)
+            stats.sent(1);
+            answer(&response, stream).await.then_some(Attached { attachment, while_it_lasts })
         }
         Err(error @ (AttachError::Expired | AttachError::WrongPassword)) => {
             debug!(peer = %stream.peer(), %error, "no session");
@@ -64,6 +68,18 @@ pub(super) async fn attach(
             debug!(peer = %stream.peer(), %error, "no session here");
             None
         }
+    }
+}
+
+fn request(asked: ConnectRequest, stream: &FrameStream) -> AttachRequest {
+    AttachRequest {
+        resume: (asked.session_id != 0)
+            .then(|| Resume { session: SessionId(asked.session_id as u64), password: asked.password }),
+        timeout_ms: u32::try_from(asked.timeout_ms).unwrap_or(0),
+        last_zxid: Zxid(u64::try_from(asked.last_zxid_seen).unwrap_or(0)),
+        client_name: format!("zookeeper {}", stream.peer()),
+        numbered: false,
+        address: Some(stream.peer().ip()),
     }
 }
 

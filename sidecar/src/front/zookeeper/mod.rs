@@ -5,7 +5,7 @@
 //! on the task reads frames while the session has room and sends what is ready in one write, so a client that stops
 //! reading is stopped being read, and what it keeps waiting is bounded by its session's queue.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -14,6 +14,7 @@ use crate::{config::FourLetterWords, net::Door, session::Sessions, telemetry::me
 
 mod connection;
 mod handshake;
+mod quorum;
 mod registry;
 mod reply;
 mod request;
@@ -21,7 +22,11 @@ mod serving;
 mod tag;
 mod words;
 
+use quorum::{Mode, Quorum};
 use registry::Registry;
+
+/// A majority that is missing for so long, and at least for a tick, is taken for gone.
+const READ_ONLY_AFTER_MIN: Duration = Duration::from_secs(2);
 
 /// What every connection of this door needs.
 #[derive(Debug)]
@@ -30,6 +35,7 @@ pub(crate) struct ZookeeperService {
     member: Arc<Member>,
     settings: Settings,
     connections: Registry,
+    quorum: Quorum,
     metrics: ZookeeperMetrics,
 }
 
@@ -51,21 +57,38 @@ impl ZookeeperService {
         settings: Settings,
         metrics: ZookeeperMetrics,
     ) -> Arc<Self> {
-        Arc::new(Self { sessions, member, settings, connections: Registry::default(), metrics })
+        Arc::new(Self {
+            sessions,
+            member,
+            settings,
+            connections: Registry::default(),
+            quorum: Quorum::default(),
+            metrics,
+        })
     }
 
     fn is_serving(&self) -> bool {
         self.member.ensemble().readiness().borrow().is_ready()
     }
+
+    /// Set while clients that only read are served, for want of a majority.
+    fn read_only(&self) -> Option<CancellationToken> {
+        match self.quorum.mode() {
+            Mode::ReadOnly(while_it_lasts) if !self.is_serving() => Some(while_it_lasts),
+            Mode::ReadOnly(_) | Mode::Ordinary => None,
+        }
+    }
 }
 
 /// Takes connections in until `stop`; `tracker` is done when all have ended.
-pub(crate) async fn serve(
-    mut door: Door,
-    service: Arc<ZookeeperService>,
-    tracker: TaskTracker,
-    stop: CancellationToken,
-) {
+pub(crate) async fn serve(door: Door, service: Arc<ZookeeperService>, tracker: TaskTracker, stop: CancellationToken) {
+    let patience = READ_ONLY_AFTER_MIN.max(Duration::from_millis(u64::from(service.settings.tick_ms)));
+    let readiness = service.member.ensemble().readiness();
+    let following = service.quorum.follow(readiness, patience, &stop);
+    tokio::join!(take_in(door, &service, &tracker, &stop), following);
+}
+
+async fn take_in(mut door: Door, service: &Arc<ZookeeperService>, tracker: &TaskTracker, stop: &CancellationToken) {
     loop {
         tokio::select! {
             biased;

@@ -172,6 +172,7 @@ fn decline(declined: Declined) -> ErrorCode {
         Declined::ReplyTooLarge => ErrorCode::MARSHALLING_ERROR,
         Declined::NoWatch => ErrorCode::NO_WATCHER,
         Declined::AuthFailed => ErrorCode::AUTH_FAILED,
+        Declined::OnlyReads => ErrorCode::NOT_READ_ONLY,
     }
 }
 

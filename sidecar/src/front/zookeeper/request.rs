@@ -41,6 +41,8 @@ pub(super) struct Asked {
     pub(super) request: Request,
     /// `None` for what is no operation.
     pub(super) op: Option<OpCode>,
+    /// Of its frame.
+    pub(super) bytes: usize,
     pub(super) aside: Option<Aside>,
     pub(super) then: Then,
 }
@@ -71,7 +73,9 @@ pub(super) fn of_frame(frame: &Bytes, session: SessionId) -> Asked {
         _ => Then::Continue,
     };
     match convert(request, session) {
-        Ok((kind, aside)) => Asked { request: request_of(Tag::of(xid, op), kind), op: Some(op), aside, then },
+        Ok((kind, aside)) => {
+            Asked { request: request_of(Tag::of(xid, op), kind), op: Some(op), bytes: frame.len(), aside, then }
+        }
         Err(error) => refusal(xid, Some(op), error),
     }
 }
@@ -80,12 +84,13 @@ pub(super) fn of_frame(frame: &Bytes, session: SessionId) -> Asked {
 pub(super) fn unreadable() -> Asked {
     let tag = Tag { xid: 0, op: None, refusal: None };
     let request = request_of(tag, RequestKind::Answered(Answer::Done));
-    Asked { request, op: None, aside: None, then: Then::Ignore }
+    Asked { request, op: None, bytes: 0, aside: None, then: Then::Ignore }
 }
 
 fn refusal(xid: i32, op: Option<OpCode>, error: ErrorCode) -> Asked {
     let request = request_of(Tag::refused(xid, op, error), RequestKind::Answered(Answer::Done));
-    Asked { request, op, aside: None, then: Then::Continue }
+    // Nothing of the frame is kept.
+    Asked { request, op, bytes: 0, aside: None, then: Then::Continue }
 }
 
 fn request_of(tag: Tag, kind: RequestKind) -> Request {

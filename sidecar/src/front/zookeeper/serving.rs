@@ -28,6 +28,9 @@ use crate::{
 /// Requests handed on at once; answers that are ready are sent between two such batches.
 const BATCH: usize = 256;
 
+/// Requests of one client that are not yet answered; beyond that its socket is not read.
+const INFLIGHT_BYTES_MAX: usize = 4 * 1024 * 1024;
+
 /// Answers are sent once there are so many bytes of them: a client that does not read takes no more memory than this
 /// and one answer, besides what waits in its session's queue.
 const OUTBOX_BYTES_SENT: usize = 128 * 1024;
@@ -51,6 +54,7 @@ pub(super) async fn serve(
         patience,
         asides: VecDeque::new(),
         asked: VecDeque::new(),
+        asked_bytes: 0,
         then: Then::Continue,
         outbox: BytesMut::new(),
         kinds: service.metrics.requests(),
@@ -112,8 +116,10 @@ struct Serving<'a> {
     patience: Duration,
     /// What the answers to come need besides their tags.
     asides: VecDeque<Aside>,
-    /// When the requests came that are not yet answered, heartbeats left out.
-    asked: VecDeque<Instant>,
+    /// The requests that are not yet answered, heartbeats left out.
+    asked: VecDeque<Pending>,
+    /// Of those.
+    asked_bytes: usize,
     /// What the last request has to say of those behind it.
     then: Then,
     outbox: BytesMut,
@@ -121,12 +127,18 @@ struct Serving<'a> {
     stop: CancellationToken,
 }
 
+/// A request that waits for its answer.
+struct Pending {
+    since: Instant,
+    bytes: usize,
+}
+
 impl Serving<'_> {
     async fn run(&mut self) -> Result<std::convert::Infallible, End> {
         let stop = self.stop.clone();
         let mut stopped = pin!(stop.cancelled());
         loop {
-            let room = self.then == Then::Continue && self.attachment.has_room();
+            let room = self.has_room();
             // More may have been read than there was room for.
             let taken = room && self.take().await;
             tokio::select! {
@@ -139,16 +151,22 @@ impl Serving<'_> {
         }
     }
 
+    fn has_room(&self) -> bool {
+        self.then == Then::Continue && self.asked_bytes < INFLIGHT_BYTES_MAX && self.attachment.has_room()
+    }
+
     /// Hands on what has been read, up to a batch; whether there was anything.
     async fn take(&mut self) -> bool {
         let mut requests = Vec::new();
         let now = Instant::now();
         while self.then == Then::Continue
             && requests.len() < BATCH
-            && let Some(Asked { request, op, aside, then }) = self.next_asked()
+            && self.asked_bytes < INFLIGHT_BYTES_MAX
+            && let Some(Asked { request, op, bytes, aside, then }) = self.next_asked()
         {
             if !matches!(request.kind, RequestKind::Heartbeat) {
-                self.asked.push_back(now);
+                self.asked.push_back(Pending { since: now, bytes });
+                self.asked_bytes += bytes;
             }
             self.kinds.add(op);
             self.asides.extend(aside);
@@ -204,8 +222,9 @@ impl Serving<'_> {
                 Item::Event(event) => reply::encode_event(&event, &mut self.outbox),
                 Item::Reply { tag, zxid, answer } => {
                     let tag = Tag::unpack(tag);
-                    if let Some(asked) = self.asked.pop_front() {
-                        batch.add(asked, now);
+                    if let Some(pending) = self.asked.pop_front() {
+                        batch.add(pending.since, now);
+                        self.asked_bytes -= pending.bytes;
                     }
                     last = Some((tag, zxid));
                     after = reply::encode(tag, zxid, answer, &mut self.asides, &mut self.outbox);

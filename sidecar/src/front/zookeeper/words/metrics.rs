@@ -21,9 +21,14 @@ pub(super) fn all(service: &ZookeeperService) -> String {
     let (received, sent) = (totals.received.load(Relaxed), totals.sent.load(Relaxed));
     let mut lines = Lines(String::new());
     lines.add("version", version());
-    lines.add("server_state", mode(&status));
+    lines.add("server_state", mode(service, &status));
     if status.members.len() > 1 {
-        let peer_state = if status.role == Role::Leader { "leading - broadcast" } else { "following - broadcast" };
+        let peer_state = match status.role {
+            Role::Leader => "leading - broadcast",
+            Role::Follower => "following - broadcast",
+            Role::Observer => "observing - broadcast",
+            Role::Candidate => "looking",
+        };
         lines.add("peer_state", peer_state);
     }
     lines.add("avg_latency", trimmed(totals.latency.average_ms()));
@@ -38,7 +43,7 @@ pub(super) fn all(service: &ZookeeperService) -> String {
     lines.add("ephemerals_count", levels.ephemerals);
     lines.add("approximate_data_size", levels.node_bytes);
     lines.add("global_sessions", status.sessions);
-    lines.add("local_sessions", 0);
+    lines.add("local_sessions", service.member.replica().sessions_here_alone());
     if let Some(open) = open_files() {
         lines.add("open_file_descriptor_count", open);
     }

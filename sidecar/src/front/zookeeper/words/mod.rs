@@ -46,7 +46,7 @@ fn text(word: FourLetterWord, service: &ZookeeperService) -> String {
         W::Isro => return server::read_only(service).into(),
         _ => {}
     }
-    if !service.is_serving() {
+    if !service.is_serving() && service.read_only().is_none() {
         return "This ZooKeeper instance is not currently serving requests\n".into();
     }
     match word {

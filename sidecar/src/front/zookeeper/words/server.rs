@@ -17,8 +17,9 @@ pub(super) fn version() -> String {
 const BUILT_ON: &str = "1970-01-01 00:00 UTC";
 
 /// The role in ZooKeeper's words.
-pub(super) fn mode(status: &Status) -> &'static str {
+pub(super) fn mode(service: &ZookeeperService, status: &Status) -> &'static str {
     match status.role {
+        _ if service.read_only().is_some() => "read-only",
         _ if status.members.len() <= 1 => "standalone",
         Role::Leader => "leader",
         Role::Follower | Role::Candidate => "follower",
@@ -32,7 +33,11 @@ pub(super) fn summary(service: &ZookeeperService, clients: &str) -> String {
     let totals = service.connections.totals();
     let load = |value: &std::sync::atomic::AtomicU64| value.load(std::sync::atomic::Ordering::Relaxed);
     let latency = &totals.latency;
-    let mut text = format!("Zookeeper version: {}\n{clients}", version());
+    let only_reads = match service.read_only() {
+        Some(_) => "READ-ONLY mode; serving only read-only clients\n",
+        None => "",
+    };
+    let mut text = format!("Zookeeper version: {}\n{only_reads}{clients}", version());
     let min = latency.min().as_millis();
     let max = latency.max().as_millis();
     let average = trimmed(latency.average_ms());
@@ -45,7 +50,7 @@ pub(super) fn summary(service: &ZookeeperService, clients: &str) -> String {
         load(&totals.sent),
         service.connections.count(),
         status.zxid.0,
-        mode(&status),
+        mode(service, &status),
         status.znodes,
     );
     text
@@ -60,7 +65,11 @@ pub(super) fn trimmed(value: f64) -> String {
 
 /// `isro`: what a client that only reads wants to know before it moves here.
 pub(super) fn read_only(service: &ZookeeperService) -> &'static str {
-    if service.is_serving() { "rw" } else { "null" }
+    match service.read_only() {
+        Some(_) => "ro",
+        None if service.is_serving() => "rw",
+        None => "null",
+    }
 }
 
 /// `envi`: what there is of ZooKeeper's keys.
