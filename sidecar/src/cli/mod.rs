@@ -14,6 +14,7 @@ mod dev;
 mod ensemble;
 mod exit;
 mod get;
+mod import;
 mod lock;
 mod ls;
 mod node;
@@ -57,6 +58,7 @@ enum Command {
     Warden(lock::Warden),
     #[command(subcommand)]
     Session(session::Session),
+    Import(Box<import::Import>),
     Completions(completions::Completions),
 }
 
@@ -102,6 +104,7 @@ impl Command {
             Self::Lock(lock) => on_this_thread(lock.format(), lock.run()),
             Self::Warden(warden) => on_this_thread(Format::Table, warden.run()),
             Self::Session(session) => on_this_thread(session.format(), session.run()),
+            Self::Import(import) => on_this_thread(import.format(), import.run()),
             Self::Completions(completions) => ended(Format::Table, completions.run()),
         }
     }
