@@ -173,7 +173,7 @@ impl Doors {
         let on_flush: FlushObserver = Arc::new(move |flush| storage_metrics.flushed(flush));
         let disk_options = DiskOptions { unsynced: hooks.unsynced, on_flush: Some(on_flush) };
         let disk = EnsembleDisk::open(&config.data_dir, config.id, disk_options).await?;
-        let ensemble_config = ensemble_config(&config, hooks, self.metrics.ensemble.clone());
+        let ensemble_config = ensemble_config(&config, &addresses, hooks, self.metrics.ensemble.clone());
         let ensemble = Ensemble::start(ensemble_config, disk, replica.clone(), self.peer).await?;
 
         let session_limits = SessionLimits {
@@ -304,10 +304,11 @@ enum Heir {
     NotWanted,
 }
 
-fn ensemble_config(config: &Config, hooks: Hooks, metrics: EnsembleMetrics) -> EnsembleConfig {
+fn ensemble_config(config: &Config, addresses: &Addresses, hooks: Hooks, metrics: EnsembleMetrics) -> EnsembleConfig {
     EnsembleConfig {
         member: config.id,
         peers: config.ensemble.iter().map(|(id, address)| (id, address.to_string())).collect(),
+        zookeeper_address: zookeeper_address(config, addresses),
         election_timeout_ms: u64::try_from(config.election_timeout.as_millis()).unwrap_or(u64::MAX),
         limits: Limits::DEFAULT,
         reap_period: config.reap_period,
@@ -315,6 +316,13 @@ fn ensemble_config(config: &Config, hooks: Hooks, metrics: EnsembleMetrics) -> E
         faults: hooks.faults,
         metrics,
     }
+}
+
+/// As it is configured, for a name may mean more than an address; a port that the system chose as it was chosen.
+fn zookeeper_address(config: &Config, addresses: &Addresses) -> Option<String> {
+    let configured = config.zookeeper_addr.as_ref()?;
+    let bound = addresses.zookeeper?;
+    Some(if configured.port() == 0 { bound.to_string() } else { configured.to_string() })
 }
 
 /// Serves the clients' door until `stop`.

@@ -195,6 +195,7 @@ fn op_to_proto(op: Op) -> peer::command::Op {
             Proto::ExpireSession(peer::ExpireSession { session: session.0, attachment })
         }
         Op::Reap(reap) => Proto::Reap(peer::Reap { path: reap.path, czxid: reap.czxid.0 }),
+        Op::PublishConfig { servers } => Proto::PublishConfig(peer::PublishConfig { servers }),
         Op::RegisterMember { member, disk_id, ensemble_id } => {
             Proto::RegisterMember(peer::RegisterMember { member: member.0.into(), disk_id, ensemble_id })
         }
@@ -223,6 +224,7 @@ fn op_from_proto(op: peer::command::Op) -> Result<Op, CommandError> {
             Op::ExpireSession { session: SessionId(expire.session), attachment: expire.attachment }
         }
         Proto::Reap(reap) => Op::Reap(Reap { path: reap.path, czxid: Zxid(reap.czxid) }),
+        Proto::PublishConfig(publish) => Op::PublishConfig { servers: publish.servers },
         Proto::RegisterMember(register) => Op::RegisterMember {
             member: member_id(register.member)?,
             disk_id: register.disk_id,
@@ -396,6 +398,7 @@ mod tests {
             Op::CloseSession,
             Op::ExpireSession { session: SessionId(9), attachment: 2 },
             Op::Reap(Reap { path: "/c".into(), czxid: Zxid(77) }),
+            Op::PublishConfig { servers: "server.1=a:1:1:participant".into() },
             Op::RegisterMember { member: MemberId(254), disk_id: u64::MAX, ensemble_id: 1 },
         ]);
         ops

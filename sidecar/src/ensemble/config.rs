@@ -18,6 +18,8 @@ pub(crate) struct EnsembleConfig {
     pub(crate) member: MemberId,
     /// The peer address of every configured member, this one included.
     pub(crate) peers: BTreeMap<MemberId, String>,
+    /// Where clients of ZooKeeper connect to this member, if they may.
+    pub(crate) zookeeper_address: Option<String>,
     /// A silent leader is replaced within this time.
     pub(crate) election_timeout_ms: u64,
     /// Must be the same everywhere.

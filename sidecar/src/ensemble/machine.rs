@@ -137,7 +137,7 @@ fn session_of(command: &Command, zxid: Zxid) -> Option<SessionId> {
         Op::AttachSession { session, .. } | Op::ExpireSession { session, .. } => Some(*session),
         Op::CloseSession => Some(command.author.session),
         Op::Create(_) | Op::SetData(_) | Op::SetAcl(_) | Op::Delete(_) | Op::Multi(_) => None,
-        Op::Reap(_) | Op::RegisterMember { .. } => None,
+        Op::Reap(_) | Op::PublishConfig { .. } | Op::RegisterMember { .. } => None,
     }
 }
 

@@ -4,6 +4,8 @@
 //! A disk that is unknown for its id is registered. One that differs from the registered one has lost what its member
 //! acknowledged: the member is removed from the voters first, then the disk is registered, then the member is added as a
 //! learner and becomes a voter again when it has caught up.
+//!
+//! It also keeps `/zookeeper/config` true.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
@@ -68,6 +70,7 @@ impl MembershipKeeper {
         let keep = async {
             loop {
                 self.compare(term, &mut proposed).await;
+                self.publish(term).await;
                 tokio::time::sleep(self.timing.reconcile_every()).await;
             }
         };
@@ -76,6 +79,23 @@ impl MembershipKeeper {
             () = stop.cancelled() => {}
             _ = ended => {}
             () = keep => {}
+        }
+    }
+
+    /// Lets clients of ZooKeeper see who the members are, if what they see differs.
+    async fn publish(&self, term: u64) {
+        // Before, nobody is served.
+        if !self.disks.writes_open() {
+            return;
+        }
+        let published = self.replica.read(|tree| tree.published_config());
+        let own = (self.standing.member(), self.standing.zookeeper_address().to_owned());
+        let theirs = self.links.iter().filter_map(|(member, link)| Some((*member, link.known()?.zookeeper_address)));
+        let told: BTreeMap<MemberId, String> = theirs.chain([own]).collect();
+        let servers = member_lines(self.standing.peers(), &told, &published);
+        if servers != published {
+            // What is not taken is found to differ again.
+            self.door.propose_own(term, Op::PublishConfig { servers }).await;
         }
     }
 
@@ -173,5 +193,59 @@ impl MembershipKeeper {
         if let Err(error) = self.raft.change_membership(change, false).await {
             debug!(%error, what, "the membership was not changed, and will be tried again");
         }
+    }
+}
+
+/// The lines of `/zookeeper/config`, one a member: where its peers find it, twice, for it has one port for both of
+/// ZooKeeper's purposes, and where clients do. What a member that does not answer `told` is taken from what is
+/// `published`. Nothing for a member alone.
+fn member_lines(peers: &BTreeMap<MemberId, String>, told: &BTreeMap<MemberId, String>, published: &str) -> String {
+    if peers.len() == 1 {
+        return String::new();
+    }
+    let line = |(member, peer): (&MemberId, &String)| {
+        let port = peer.rsplit_once(':').map_or("", |(_, port)| port);
+        let server = format!("server.{member}={peer}:{port}:participant");
+        let known = published.lines().find_map(|line| line.strip_prefix(&server)?.strip_prefix(';'));
+        let clients = told.get(member).map(String::as_str).or(known).unwrap_or_default();
+        if clients.is_empty() { server } else { format!("{server};{clients}") }
+    };
+    peers.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_keep_what_a_silent_member_told_before() {
+        let peers = BTreeMap::from([1, 2, 3].map(|id| (MemberId(id), format!("host{id}:720{id}"))));
+        let told = |addresses: &[(u8, &str)]| {
+            addresses.iter().map(|(member, address)| (MemberId(*member), (*address).to_owned())).collect()
+        };
+
+        let first = member_lines(&peers, &told(&[(1, "zk1:2181"), (2, "")]), "");
+        assert_eq!(
+            first,
+            "server.1=host1:7201:7201:participant;zk1:2181\n\
+             server.2=host2:7202:7202:participant\n\
+             server.3=host3:7203:7203:participant"
+        );
+        let then = member_lines(&peers, &told(&[(2, "zk2:2181"), (3, "[::1]:2181")]), &first);
+        assert_eq!(
+            then,
+            "server.1=host1:7201:7201:participant;zk1:2181\n\
+             server.2=host2:7202:7202:participant;zk2:2181\n\
+             server.3=host3:7203:7203:participant;[::1]:2181"
+        );
+        assert_eq!(member_lines(&peers, &told(&[]), &then), then);
+        assert_eq!(member_lines(&peers, &told(&[(1, "")]), &then), then.replace(";zk1:2181", ""));
+    }
+
+    #[test]
+    fn a_member_alone_has_no_lines() {
+        let peers = BTreeMap::from([(MemberId(1), "a:1".to_owned())]);
+
+        assert_eq!(member_lines(&peers, &BTreeMap::from([(MemberId(1), "a:2181".to_owned())]), ""), "");
     }
 }

@@ -31,6 +31,7 @@ pub(crate) struct Standing {
     list: String,
     list_hash: u64,
     peers: BTreeMap<MemberId, String>,
+    zookeeper_address: String,
     joined: AtomicBool,
     ensemble_id: AtomicU64,
     may_vote: watch::Sender<bool>,
@@ -64,6 +65,7 @@ impl Standing {
             list: config.list(),
             list_hash: config.list_hash(),
             peers: config.peers.clone(),
+            zookeeper_address: config.zookeeper_address.clone().unwrap_or_default(),
             joined: AtomicBool::new(credentials.joined),
             ensemble_id: AtomicU64::new(credentials.ensemble_id),
             may_vote: watch::Sender::new(credentials.joined),
@@ -94,6 +96,11 @@ impl Standing {
     /// The configured members with their addresses.
     pub(crate) fn peers(&self) -> &BTreeMap<MemberId, String> {
         &self.peers
+    }
+
+    /// Where clients of ZooKeeper connect to this member; empty if they cannot.
+    pub(crate) fn zookeeper_address(&self) -> &str {
+        &self.zookeeper_address
     }
 
     /// The configured members as a text that is equal on members that agree.
@@ -136,6 +143,7 @@ impl Standing {
             joined: self.joined(),
             leader: leader.map_or(0, |leader| leader.0.into()),
             to_disk_id,
+            zookeeper_address: self.zookeeper_address.clone(),
         }
     }
 
@@ -260,6 +268,7 @@ mod tests {
         let config = EnsembleConfig {
             member: MemberId(member),
             peers: list.iter().map(|(member, address)| (MemberId(*member), (*address).to_owned())).collect(),
+            zookeeper_address: None,
             election_timeout_ms: 600,
             limits: Limits::DEFAULT,
             reap_period: Duration::from_secs(60),

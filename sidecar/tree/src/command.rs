@@ -101,6 +101,12 @@ pub enum Op {
     /// Deletes a container or ttl node, if it is still the same one and still due. Refused with `NoNode` if it is
     /// another one, `NotEmpty` if it has got a child, and `BadVersion` if it was set since or is of another kind.
     Reap(Reap),
+    /// Makes `/zookeeper/config` say who the members are, behind which stands the zxid at which that was said. Does
+    /// nothing if it says so already.
+    PublishConfig {
+        /// A line for each, or nothing where there is only one.
+        servers: String,
+    },
     /// Remembers the disk of a member, and names the ensemble if it has no name.
     RegisterMember {
         /// The member.

@@ -14,6 +14,7 @@ mod acl;
 mod acl_lists;
 mod change;
 mod command;
+mod config_node;
 mod digest;
 mod ids;
 mod images;

@@ -128,6 +128,10 @@ impl Tree {
                 Ok(Reply::Done)
             }
             Op::Reap(reap) => Ok(self.reap(reap, work)?),
+            Op::PublishConfig { servers } => {
+                self.publish_config(servers, work);
+                Ok(Reply::Done)
+            }
             Op::RegisterMember { member, disk_id, ensemble_id } => {
                 self.members.register(*member, *disk_id, &mut self.digest);
                 self.members.name_ensemble(*ensemble_id, &mut self.digest);

@@ -64,6 +64,7 @@ impl Tree {
             | Op::CloseSession
             | Op::ExpireSession { .. }
             | Op::Reap(_)
+            | Op::PublishConfig { .. }
             | Op::RegisterMember { .. } => unreachable!("these are not writes of clients"),
         }
     }
@@ -381,7 +382,7 @@ impl Tree {
     }
 }
 
-const CONFIG: &str = "/zookeeper/config";
+pub(crate) const CONFIG: &str = "/zookeeper/config";
 
 /// The nodes that are always there, parents first.
 pub(crate) const RESERVED: [&str; 4] = ["/", "/zookeeper", "/zookeeper/quota", CONFIG];

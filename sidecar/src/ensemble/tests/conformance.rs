@@ -117,6 +117,7 @@ impl StoreBuilder<Types, LogStore, SuiteMachine, Guard> for Builder {
         let config = EnsembleConfig {
             member: MEMBER,
             peers: BTreeMap::from([(MEMBER, "127.0.0.1:7201".to_owned())]),
+            zookeeper_address: None,
             election_timeout_ms: 600,
             limits: Limits::DEFAULT,
             reap_period: Duration::from_secs(60),

@@ -97,6 +97,37 @@ async fn reads_behind_a_barrier_see_what_was_written_before_it_elsewhere() {
     cluster.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_member_shows_who_the_members_are() {
+    let mut cluster = Cluster::started(3).await;
+    let lines: Vec<String> = (1..=3)
+        .map(|id| {
+            let peer = &cluster.peers[&MemberId(id)];
+            let port = peer.rsplit_once(':').unwrap().1;
+            format!("server.{id}={peer}:{port}:participant;zk{id}:2181")
+        })
+        .collect();
+    let expected = lines.join("\n");
+    let shown = |running: &Running| running.replica.read(|tree| tree.published_config());
+    cluster
+        .eventually("who the members are", || cluster.running().all(|(_, r)| shown(r) == expected).then_some(()))
+        .await;
+
+    // Another leader, who has not heard of the one that is gone, says the same.
+    let gone = cluster.leader().await;
+    let before = cluster.member(gone).replica.read(|tree| tree.stat("/zookeeper/config", &[]).unwrap());
+    cluster.kill(gone).await;
+    let leads = |(member, running): (u8, &Running)| (running.status().role == Role::Leader).then_some(member);
+    let leader = cluster.eventually("another leader", || cluster.running().find_map(leads)).await;
+    let session = cluster.member(leader).open_session(10_000).await;
+    cluster.member(leader).write(session, create("/after")).await;
+
+    assert!(cluster.agreed("/").await.contains(&"after".to_owned()));
+    let after = cluster.member(leader).replica.read(|tree| tree.stat("/zookeeper/config", &[]).unwrap());
+    assert_eq!(after, before);
+    cluster.stop().await;
+}
+
 /// Seen once in many starts: everybody knew the leader, and nobody was ever ready. The registrations were proposed
 /// before the leader's task had learnt that it leads, and never again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

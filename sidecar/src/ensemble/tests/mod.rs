@@ -115,6 +115,7 @@ impl Cluster {
         let config = EnsembleConfig {
             member: id,
             peers,
+            zookeeper_address: Some(format!("zk{}:2181", id.0)),
             election_timeout_ms: 600,
             limits: Limits::DEFAULT,
             reap_period: Duration::from_millis(100),

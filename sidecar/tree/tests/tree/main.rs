@@ -1,6 +1,7 @@
 //! What the tree promises, through its public API alone.
 
 mod access;
+mod config_node;
 mod driver;
 mod lifecycle;
 mod model;

@@ -59,6 +59,8 @@ pub(crate) struct Dump {
     lanes: Vec<(MemberId, [Option<u64>; 3])>,
 }
 
+const LIMITS_NODE: &str = "/zookeeper_limits";
+const USAGE: &str = "/zookeeper_stats";
 const INSTANTS_MS: [i64; 6] = [i64::MIN, 0, 1_000, 1_050, 1_200, i64::MAX];
 
 impl Model {
@@ -248,6 +250,22 @@ impl Model {
                 self.remove(&reap.path, changes);
                 Ok(Reply::Done)
             }
+            Op::PublishConfig { servers } => {
+                let config = self.nodes.get_mut("/zookeeper/config").unwrap();
+                let old = String::from_utf8_lossy(config.data.as_deref().unwrap_or_default()).into_owned();
+                if old.rsplit_once("\nversion=").map_or(old.as_str(), |(servers, _)| servers) == servers {
+                    return Ok(Reply::Done);
+                }
+                let version = if servers.is_empty() { String::new() } else { format!("\nversion={:x}", self.zxid) };
+                let text = format!("{servers}{version}");
+                config.stat.data_length = text.len() as u32;
+                config.stat.version = -1;
+                config.stat.mzxid = Zxid(self.zxid);
+                config.stat.mtime_ms = stamp_ms;
+                config.data = Some(text.into());
+                changes.push(Change::DataChanged { path: "/zookeeper/config".into() });
+                Ok(Reply::Done)
+            }
             Op::RegisterMember { member, disk_id, ensemble_id } => {
                 if self.disks.insert(*member, *disk_id).is_some_and(|old| old != *disk_id) {
                     self.lanes.remove(member);
@@ -299,6 +317,8 @@ impl Model {
         if self.nodes[&parent].owner != SessionId::NONE {
             return Err(Refusal::NoChildrenForEphemerals);
         }
+        let length = create.data.as_ref().map_or(0, Bytes::len);
+        let passed = self.quota(&path, 1, length as i64)?;
         let zxid = Zxid(self.zxid);
         let is_ephemeral = matches!(create.mode, CreateMode::Ephemeral | CreateMode::EphemeralSequential);
         let owner = if is_ephemeral { author.session } else { SessionId::NONE };
@@ -309,7 +329,7 @@ impl Model {
             ctime_ms: stamp_ms,
             mtime_ms: stamp_ms,
             ephemeral_owner: owner,
-            data_length: create.data.as_ref().map_or(0, Bytes::len) as u32,
+            data_length: length as u32,
             ..Stat::default()
         };
         let node = Node { data: create.data.clone(), acl, mode: create.mode, owner, created: 0, stat };
@@ -317,7 +337,14 @@ impl Model {
         let parent = self.nodes.get_mut(&parent).unwrap();
         parent.created += 1;
         parent.stat.pzxid = zxid;
+        if let Some(subtree) = path.strip_prefix("/zookeeper/quota").and_then(|path| path.strip_suffix(USAGE))
+            && subtree.starts_with("/a")
+        {
+            self.show(&path, self.usage(subtree));
+        }
+        self.show_usages();
         changes.push(Change::Created { path: path.clone() });
+        changes.extend(passed);
         Ok(Reply::Created { stat: self.stat(&path), path })
     }
 
@@ -335,17 +362,68 @@ impl Model {
         }
         valid(path)?;
         self.may(path, Permissions::WRITE, author)?;
+        let length = data.as_ref().map_or(0, Bytes::len);
+        let passed = self.quota(path, 0, length as i64 - i64::from(self.nodes[path].stat.data_length))?;
         let node = self.nodes.get_mut(path).unwrap();
         if version != -1 && version != node.stat.version {
             return Err(Refusal::BadVersion);
         }
         node.data = data.clone();
-        node.stat.data_length = data.as_ref().map_or(0, Bytes::len) as u32;
+        node.stat.data_length = length as u32;
         node.stat.version += 1;
         node.stat.mzxid = Zxid(self.zxid);
         node.stat.mtime_ms = stamp_ms;
+        self.show_usages();
         changes.push(Change::DataChanged { path: path.to_owned() });
+        changes.extend(passed);
         Ok(Reply::Stat(self.stat(path)))
+    }
+
+    /// Nodes and bytes of a subtree.
+    fn usage(&self, subtree: &str) -> (u64, u64) {
+        let below = format!("{subtree}/");
+        let inside = self.nodes.iter().filter(|(path, _)| *path == subtree || path.starts_with(&below));
+        inside.fold((0, 0), |(nodes, bytes), (_, node)| (nodes + 1, bytes + u64::from(node.stat.data_length)))
+    }
+
+    /// The subtrees with a quota and what limits them. These tests have quotas of `/a` and below only.
+    fn quotas(&self) -> Vec<(String, Bytes)> {
+        let quota = |(path, node): (&String, &Node)| {
+            let subtree = path.strip_prefix("/zookeeper/quota")?.strip_suffix(LIMITS_NODE)?;
+            Some((subtree.to_owned(), node.data.clone().unwrap_or_default()))
+        };
+        self.nodes.iter().filter_map(quota).filter(|(subtree, _)| subtree.starts_with("/a")).collect()
+    }
+
+    fn show_usages(&mut self) {
+        for (subtree, _) in self.quotas() {
+            self.show(&format!("/zookeeper/quota{subtree}{USAGE}"), self.usage(&subtree));
+        }
+    }
+
+    fn show(&mut self, path: &str, (nodes, bytes): (u64, u64)) {
+        if let Some(node) = self.nodes.get_mut(path) {
+            let text = format!("count={nodes},bytes={bytes}");
+            node.stat.data_length = text.len() as u32;
+            node.data = Some(text.into());
+        }
+    }
+
+    fn quota(&self, path: &str, more_nodes: i64, more_bytes: i64) -> Result<Option<Change>, Refusal> {
+        let encloses = |subtree: &String| path == subtree || path.starts_with(&format!("{subtree}/"));
+        let quotas = self.quotas().into_iter().filter(|(subtree, _)| encloses(subtree));
+        let Some((subtree, limits)) = quotas.max_by_key(|(subtree, _)| subtree.len()) else { return Ok(None) };
+        let (nodes, bytes) = self.usage(&subtree);
+        let (nodes, bytes) = (nodes as i64 + more_nodes, bytes as i64 + more_bytes);
+        // The only limits in these tests.
+        match &limits[..] {
+            b"count=1,bytes=20" if more_nodes > 0 && nodes > 1 || more_bytes != 0 && bytes > 20 => {
+                Ok(Some(Change::QuotaPassed { subtree, nodes: nodes as u64, bytes: bytes as u64 }))
+            }
+            b"bytes=-1=;byteHardLimit=50" if more_bytes != 0 && bytes > 50 => Err(Refusal::QuotaExceeded),
+            b"count=1;countHardLimit=3" if more_nodes > 0 && nodes > 3 => Err(Refusal::QuotaExceeded),
+            _ => Ok(None),
+        }
     }
 
     fn delete(
@@ -376,6 +454,7 @@ impl Model {
     fn remove(&mut self, path: &str, changes: &mut Vec<Change>) {
         let node = self.nodes.remove(path).unwrap();
         self.nodes.get_mut(&parent(path)).unwrap().stat.pzxid = Zxid(self.zxid);
+        self.show_usages();
         changes.push(Change::Deleted { path: path.to_owned(), acl: node.acl.into() });
     }
 
@@ -428,7 +507,7 @@ impl Model {
         is_due && self.children(path).is_empty()
     }
 
-    /// All paths, those of the reserved nodes below the root last.
+    /// All paths, those of `/zookeeper` and below last.
     pub(crate) fn paths(&self) -> Vec<String> {
         let mut paths: Vec<String> = self.nodes.keys().cloned().collect();
         paths.sort_by_key(|path| path.starts_with("/zookeeper"));

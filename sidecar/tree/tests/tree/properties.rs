@@ -57,6 +57,7 @@ enum What {
     Expire { session: usize, behind: u64 },
     Reap { node: usize, is_wrong: bool },
     Register { member: u8, disk_id: u64 },
+    Publish { servers: usize },
 }
 
 /// Mostly what is there, or could be.
@@ -141,6 +142,22 @@ fn text() -> impl Strategy<Value = At> {
     .prop_map(At::Text)
 }
 
+fn quota_node() -> impl Strategy<Value = At> {
+    prop_oneof![
+        4 => Just("/zookeeper/quota/a/zookeeper_limits"),
+        4 => Just("/zookeeper/quota/a/zookeeper_stats"),
+        1 => Just("/zookeeper/quota/a"),
+        1 => Just("/zookeeper/quota/a/b"),
+        2 => Just("/zookeeper/quota/a/b/zookeeper_limits"),
+        2 => Just("/zookeeper/quota/a/b/zookeeper_stats"),
+    ]
+    .prop_map(At::Text)
+}
+
+fn limits() -> impl Strategy<Value = u8> {
+    prop_oneof![Just(0), Just(u8::MAX), Just(SOFT_LIMITS), Just(BYTES_LIMIT), Just(NODES_LIMIT)]
+}
+
 fn data_length() -> impl Strategy<Value = u8> {
     prop_oneof![30 => 0..41_u8, 1 => Just(41), 2 => Just(u8::MAX)]
 }
@@ -166,6 +183,10 @@ fn client_op() -> BoxedStrategy<ClientOp> {
     prop_oneof![
         8 => (new(), data_length(), mode(), 0..20_usize)
             .prop_map(|(path, data, mode, acl)| ClientOp::Create { path, data, mode, acl }),
+        2 => (quota_node(), limits(), mode())
+            .prop_map(|(path, data, mode)| ClientOp::Create { path, data, mode, acl: 0 }),
+        1 => (quota_node(), limits()).prop_map(|(path, data)| ClientOp::SetData { path, data, version: -1 }),
+        1 => quota_node().prop_map(|path| ClientOp::Delete { path, version: -1 }),
         4 => (known(), data_length(), version()).prop_map(|(path, data, version)| ClientOp::SetData { path, data, version }),
         5 => (known(), version()).prop_map(|(path, version)| ClientOp::Delete { path, version }),
         2 => (known(), 0..20_usize, version()).prop_map(|(path, acl, version)| ClientOp::SetAcl { path, acl, version }),
@@ -183,6 +204,7 @@ fn what() -> BoxedStrategy<What> {
         1 => Just(What::Close),
         2 => (0..5_usize, 0..2_u64).prop_map(|(session, behind)| What::Expire { session, behind }),
         5 => (0..30_usize, prop::bool::weighted(0.1)).prop_map(|(node, is_wrong)| What::Reap { node, is_wrong }),
+        1 => (0..3_usize).prop_map(|servers| What::Publish { servers }),
         1 => (1..4_u8, 0..3_u64).prop_map(|(member, disk_id)| What::Register { member, disk_id }),
     ]
     .boxed()
@@ -252,12 +274,18 @@ impl World {
         };
         let create =
             |which, name, mode| What::Client(ClientOp::Create { path: At::Below(which, name), data: 3, mode, acl: 0 });
+        let quota_directory = |path| {
+            let mode = CreateMode::Persistent;
+            What::Client(ClientOp::Create { path: At::Text(path), data: 0, mode, acl: 0 })
+        };
         for op in [
             What::Open { password_bytes: 16 },
             What::Open { password_bytes: 16 },
             create(0, "a", CreateMode::Persistent),
             create(0, "b", CreateMode::Container),
             create(1, "a", CreateMode::PersistentWithTtl { ttl_ms: 50 }),
+            quota_directory("/zookeeper/quota/a"),
+            quota_directory("/zookeeper/quota/a/b"),
         ] {
             let author = Who { session: 0, is_unknown: false, is_stale: false, write: None, identities: 0 };
             world.step(Step::Apply { member: 1, turn: Turn::Now, elapsed_ms: 0, author, op })?;
@@ -353,8 +381,8 @@ impl World {
 
     fn path(&self, at: At) -> String {
         let paths = self.model.paths();
-        // The last ones are the reserved ones.
-        let known = |which: usize| paths[which % (paths.len() - 3)].as_str();
+        let ordinary = paths.iter().filter(|path| !path.starts_with("/zookeeper")).count();
+        let known = |which: usize| paths[which % ordinary].as_str();
         match at {
             At::Known(which) => known(which).to_owned(),
             At::Below(which, name) => format!("{}/{name}", known(which).trim_end_matches('/')),
@@ -387,6 +415,9 @@ impl World {
                 let paths = self.model.paths();
                 let reap = self.model.reap(&paths[node % paths.len()]);
                 Op::Reap(Reap { czxid: Zxid(reap.czxid.0 + u64::from(is_wrong)), ..reap })
+            }
+            What::Publish { servers } => {
+                Op::PublishConfig { servers: ["", "server.1=a", "server.1=a\nserver.2=b"][servers].into() }
             }
             What::Register { member, disk_id } => {
                 Op::RegisterMember { member: MemberId(member), disk_id, ensemble_id: disk_id }
@@ -426,10 +457,20 @@ impl World {
     }
 }
 
-/// The greatest length stands for null.
+/// The greatest lengths stand for null and for limits of quotas.
 fn data(length: u8) -> Option<Bytes> {
-    (length != u8::MAX).then(|| bytes(length))
+    match length {
+        u8::MAX => None,
+        SOFT_LIMITS => Some(Bytes::from_static(b"count=1,bytes=20")),
+        BYTES_LIMIT => Some(Bytes::from_static(b"bytes=-1=;byteHardLimit=50")),
+        NODES_LIMIT => Some(Bytes::from_static(b"count=1;countHardLimit=3")),
+        _ => Some(bytes(length)),
+    }
 }
+
+const SOFT_LIMITS: u8 = 254;
+const BYTES_LIMIT: u8 = 253;
+const NODES_LIMIT: u8 = 252;
 
 fn bytes(length: u8) -> Bytes {
     Bytes::from(vec![length; length.into()])
