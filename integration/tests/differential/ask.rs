@@ -143,8 +143,8 @@ pub(crate) struct Draw<'a> {
     pub(crate) rng: &'a mut StdRng,
     /// What the answers have shown so far.
     pub(crate) known: &'a Known,
-    /// Whether nodes below a quota may be meant.
-    pub(crate) quotas: bool,
+    /// Nothing else is in flight: see the differences for what that allows.
+    pub(crate) alone: bool,
 }
 
 impl Draw<'_> {
@@ -155,8 +155,8 @@ impl Draw<'_> {
     pub(crate) fn path(&mut self) -> String {
         let path = self.any_path();
         match path.strip_prefix("/q") {
-            Some(rest) if !self.quotas => format!("/d{rest}"),
-            _ if path.starts_with("/zookeeper/quota/q") && !self.quotas => "/d/a".to_owned(),
+            Some(rest) if !self.alone => format!("/d{rest}"),
+            _ if path.starts_with("/zookeeper/quota/q") && !self.alone => "/d/a".to_owned(),
             _ => path,
         }
     }
@@ -196,11 +196,19 @@ impl Draw<'_> {
             0..75 => Some(vec![ENTRIES[0]]),
             75..78 => Some(Vec::new()),
             78 => None,
-            79..83 => Some(vec![ENTRIES[0], *BAD_ENTRIES.choose(self.rng).unwrap()]),
+            79..83 => {
+                let (permissions, scheme, id) = *BAD_ENTRIES.choose(self.rng).unwrap();
+                Some(vec![ENTRIES[0], (permissions, scheme, id.or(Some("")))])
+            }
             83..86 => Some(vec![*BAD_ENTRIES.choose(self.rng).unwrap()]),
             _ => {
                 let count = self.rng.random_range(1..4);
-                Some((0..count).map(|_| *ENTRIES.choose(self.rng).unwrap()).collect())
+                let mut entries: Vec<_> = (0..count).map(|_| *ENTRIES.choose(self.rng).unwrap()).collect();
+                if count > 1 {
+                    // ZooKeeper cannot compare a null with another.
+                    entries.iter_mut().for_each(|(_, _, id)| *id = id.or(Some("")));
+                }
+                Some(entries)
             }
         }
     }
@@ -240,7 +248,7 @@ impl Draw<'_> {
             92..95 => self.watches(OpCode::RemoveWatches),
             95 => self.watches(OpCode::CheckWatches),
             96..98 => Ask::new(OpCode::WhoAmI, "", |_| {}),
-            98 => Ask { xid: Some(XID_PING), ..Ask::new(OpCode::Ping, "", |_| {}) },
+            98 if self.alone => Ask { xid: Some(XID_PING), ..Ask::new(OpCode::Ping, "", |_| {}) },
             _ => Ask::new(OpCode::Reconfig, "joining 9", |to| {
                 to.text("server.9=h:1:2;3");
                 to.buffer(None);
@@ -251,7 +259,7 @@ impl Draw<'_> {
     }
 
     /// A request that is better alone, for it ends the connection or its answer may overtake others.
-    pub(crate) fn alone(&mut self) -> Ask {
+    pub(crate) fn special(&mut self) -> Ask {
         match self.rng.random_range(0..40) {
             0..14 => self.auth(),
             14..30 => self.malformed(),
@@ -397,10 +405,10 @@ impl Draw<'_> {
     }
 
     fn watches(&mut self, op: OpCode) -> Ask {
-        let path = self.maybe_path();
+        let path = self.path();
         let kind = if self.one_in(20) { *[0, 6, -1].choose(self.rng).unwrap() } else { self.rng.random_range(1..6) };
         Ask::new(op, format!("{path:?} kind {kind}"), |to| {
-            to.buffer(path.as_deref().map(str::as_bytes));
+            to.text(&path);
             to.int(kind);
         })
     }
@@ -408,7 +416,7 @@ impl Draw<'_> {
     fn multi(&mut self) -> Ask {
         let mut body = BytesMut::new();
         let mut texts = Vec::new();
-        let quotas = std::mem::replace(&mut self.quotas, false);
+        let alone = std::mem::replace(&mut self.alone, false);
         for _ in 0..self.rng.random_range(0..6) {
             let (op, text, ask) = match self.rng.random_range(0..40) {
                 0..18 => {
@@ -443,7 +451,7 @@ impl Draw<'_> {
             texts.push(text);
         }
         multi_header(-1, true, &mut body);
-        self.quotas = quotas;
+        self.alone = alone;
         Ask::new(OpCode::Multi, format!("{texts:#?}"), |to| to.extend_from_slice(&body))
     }
 

@@ -15,6 +15,9 @@
 //! | the order in which the ephemerals of a session go is random | it is that of their paths | sorted |
 //! | the order of names and of identities is random | names are sorted | sorted |
 //! | a session that is closed may be told of its own ephemerals | likewise | ignored |
+//! | a ping is answered in its turn | when the leader has vouched for the session; it may overtake | no pings in bursts |
+//! | a list with two ids of which one is null cannot be compared: -5 | refused or taken as an empty id | null ids stand alone |
+//! | `checkWatches` and `removeWatches` of a null path find nothing: -121 | undecodable: -5 | never asked |
 //! | a vector's count may be any negative number | only -1 | never asked |
 
 use quorate_wire::OpCode;

@@ -164,7 +164,7 @@ impl<'a> World<'a> {
                 self.exchange(slot, burst)
             }
             190..300 => {
-                let ask = self.draw().alone();
+                let ask = self.draw().special();
                 self.exchange(slot, vec![ask])
             }
             300..330 => {
@@ -179,14 +179,14 @@ impl<'a> World<'a> {
     }
 
     fn draw(&mut self) -> Draw<'_> {
-        Draw { rng: &mut self.rng, known: &self.known, quotas: true }
+        Draw { rng: &mut self.rng, known: &self.known, alone: true }
     }
 
     /// Requests that are sent without waiting for answers.
     fn burst(&mut self) -> Vec<Ask> {
         let mut asks = Vec::new();
         for _ in 0..self.rng.random_range(2..25) {
-            let ask = Draw { quotas: false, ..self.draw() }.request();
+            let ask = Draw { alone: false, ..self.draw() }.request();
             let last = differences::ends_burst(&ask);
             asks.push(ask);
             if last {
