@@ -176,7 +176,12 @@ impl Draw<'_> {
 
     /// Null once in a while.
     fn maybe_path(&mut self) -> Option<String> {
-        if self.one_in(150) { None } else { Some(self.path()) }
+        if self.alone && self.one_in(150) { None } else { Some(self.path()) }
+    }
+
+    /// Not the empty path, by which ZooKeeper reads the root, nor what it would echo in letters of its own.
+    fn read_path(&mut self) -> Option<String> {
+        self.maybe_path().filter(|path| !path.is_empty() && !path.contains('😀'))
     }
 
     fn data(&mut self, path: &str) -> Option<Vec<u8>> {
@@ -195,16 +200,16 @@ impl Draw<'_> {
         match self.rng.random_range(0..100) {
             0..75 => Some(vec![ENTRIES[0]]),
             75..78 => Some(Vec::new()),
-            78 => None,
-            79..83 => {
+            78 if self.alone => None,
+            78..83 => {
                 let (permissions, scheme, id) = *BAD_ENTRIES.choose(self.rng).unwrap();
                 Some(vec![ENTRIES[0], (permissions, scheme, id.or(Some("")))])
             }
-            83..86 => Some(vec![*BAD_ENTRIES.choose(self.rng).unwrap()]),
+            83..86 if self.alone => Some(vec![*BAD_ENTRIES.choose(self.rng).unwrap()]),
             _ => {
                 let count = self.rng.random_range(1..4);
                 let mut entries: Vec<_> = (0..count).map(|_| *ENTRIES.choose(self.rng).unwrap()).collect();
-                if count > 1 {
+                if count > 1 || !self.alone {
                     // ZooKeeper cannot compare a null with another.
                     entries.iter_mut().for_each(|(_, _, id)| *id = id.or(Some("")));
                 }
@@ -263,8 +268,7 @@ impl Draw<'_> {
         match self.rng.random_range(0..40) {
             0..14 => self.auth(),
             14..30 => self.malformed(),
-            30..33 => self.set_watches(),
-            33 => Ask::new(OpCode::Sasl, "", |to| to.buffer(Some(b"token"))),
+            30..34 => Ask::new(OpCode::Sasl, "", |to| to.buffer(Some(b"token"))),
             34..38 => Ask::new(OpCode::CloseSession, "", |_| {}),
             _ => {
                 // What is internal to ZooKeeper (20, -10) is left out: see the differences.
@@ -307,13 +311,15 @@ impl Draw<'_> {
     fn create_body(&mut self, op: OpCode) -> (String, BytesMut) {
         let flags = match op {
             OpCode::CreateContainer if !self.one_in(10) => 4,
-            OpCode::CreateTtl if !self.one_in(6) => self.rng.random_range(5..7),
+            OpCode::CreateTtl if !self.alone || !self.one_in(6) => self.rng.random_range(5..7),
             _ if self.one_in(30) => *[-1, 7, 8, 100, 5, 6, i32::MIN].choose(self.rng).unwrap(),
             // Flag 4 of the plain operations is left out: see the differences.
             OpCode::CreateContainer | OpCode::CreateTtl => self.rng.random_range(0..2) * 4,
             _ => self.rng.random_range(0..4),
         };
-        let mut path = self.maybe_path();
+        // Null and more that is wrong: what is found first is ZooKeeper's own business.
+        let plain = matches!(flags, 0..4) && op != OpCode::CreateTtl;
+        let mut path = if plain { self.maybe_path() } else { Some(self.path()) };
         if matches!(flags, 2 | 3 | 6) && self.one_in(3) {
             path = path.map(|path| format!("{path}/s-"));
         }
@@ -327,7 +333,7 @@ impl Draw<'_> {
             _ => 100_000_000,
         };
         let data = self.data(path.as_deref().unwrap_or_default());
-        let acl = self.acl();
+        let acl = if plain { self.acl() } else { self.acl().filter(|acl| acl.iter().all(|(_, _, id)| id.is_some())) };
         let mut body = BytesMut::new();
         body.buffer(path.as_deref().map(str::as_bytes));
         body.buffer(data.as_deref());
@@ -377,7 +383,7 @@ impl Draw<'_> {
     }
 
     fn get(&mut self, op: OpCode) -> Ask {
-        let (path, watch) = (self.maybe_path(), self.watch());
+        let (path, watch) = (self.read_path(), self.watch());
         Ask::new(op, format!("{path:?} watch {watch}"), |to| {
             to.buffer(path.as_deref().map(str::as_bytes));
             to.boolean(watch);
@@ -385,7 +391,7 @@ impl Draw<'_> {
     }
 
     fn one_path(&mut self, op: OpCode) -> Ask {
-        let mut path = self.maybe_path();
+        let mut path = self.read_path();
         if op == OpCode::GetEphemerals && self.one_in(3) {
             path = [None, Some(String::new()), Some(" ".into()), Some("/".into()), Some("/d/a".into())]
                 .choose(self.rng)
@@ -396,10 +402,10 @@ impl Draw<'_> {
     }
 
     fn add_watch(&mut self) -> Ask {
-        let path = self.maybe_path();
+        let path = self.path();
         let mode = if self.one_in(20) { *[2, -1, 5].choose(self.rng).unwrap() } else { self.rng.random_range(0..2) };
         Ask::new(OpCode::AddWatch, format!("{path:?} mode {mode}"), |to| {
-            to.buffer(path.as_deref().map(str::as_bytes));
+            to.text(&path);
             to.int(mode);
         })
     }
@@ -468,18 +474,19 @@ impl Draw<'_> {
         Ask::new(OpCode::MultiRead, texts.join(", "), |to| to.extend_from_slice(&body))
     }
 
-    /// As a client that comes back, with any paths.
-    pub(crate) fn set_watches(&mut self) -> Ask {
-        let newer = self.rng.random_bool(0.6);
-        let op = if newer { OpCode::SetWatches2 } else { OpCode::SetWatches };
-        let lists: Vec<Vec<String>> = (0..if newer { 5 } else { 3 })
-            .map(|_| (0..self.rng.random_range(0..4)).map(|_| self.path()).collect())
-            .collect();
+    /// The watches of a client that comes back: the lists of the newer operation, or of the older one.
+    pub(crate) fn watch_lists(&mut self) -> Vec<Vec<String>> {
+        let lists = if self.one_in(2) { 5 } else { 3 };
+        (0..lists).map(|_| (0..self.rng.random_range(0..4)).filter_map(|_| self.read_path()).collect()).collect()
+    }
+
+    pub(crate) fn set_watches(&mut self, lists: &[Vec<String>]) -> Ask {
+        let op = if lists.len() == 5 { OpCode::SetWatches2 } else { OpCode::SetWatches };
         let since = *self.known.changes.choose(self.rng).unwrap_or(&[0, 0]);
         let mut ask = Ask::new(op, format!("since {since:?} {lists:?}"), |_| {});
         for (body, since) in ask.body.iter_mut().zip(since) {
             body.long(since);
-            for list in &lists {
+            for list in lists {
                 body.count(list.len());
                 list.iter().for_each(|path| body.text(path));
             }

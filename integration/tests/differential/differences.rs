@@ -11,13 +11,18 @@
 //! | `createSession` (-10) of a client is answered in the middle of the stream | unknown operation | never asked |
 //! | `create` and `create2` with flag 4 make a persistent node and spoil the digest | they make a container | asked in multis only, where ZooKeeper does so too |
 //! | a wrong password closes the connection of the session's owner | it changes nothing | asked only when nobody is connected |
-//! | `setWatches` tells of nodes that the session may not read | it does not | asked only for nodes that may be read |
+//! | `setWatches` tells of nodes that the session may not read, or whose path has a NUL | it does not | asked only for nodes that may be read |
 //! | the order in which the ephemerals of a session go is random | it is that of their paths | sorted |
 //! | the order of names and of identities is random | names are sorted | sorted |
 //! | a session that is closed may be told of its own ephemerals | likewise | ignored |
 //! | a ping is answered in its turn | when the leader has vouched for the session; it may overtake | no pings in bursts |
 //! | a list with two ids of which one is null cannot be compared: -5 | refused or taken as an empty id | null ids stand alone |
-//! | `checkWatches` and `removeWatches` of a null path find nothing: -121 | undecodable: -5 | never asked |
+//! | `addWatch`, `checkWatches` and `removeWatches` take a null path | undecodable: -5 | never asked |
+//! | a null id of `world` is looked at in its turn; in a multi only if nothing failed before | -5 at once | asked alone only |
+//! | `createTTL` in a multi with a flag that has no ttl is an ordinary create | refused (-8) as alone | never asked |
+//! | the empty path reads the root, and its watches never fire | there is no such node (-101) | never asked |
+//! | characters beyond the basic plane are echoed as question marks | as they came | never asked where paths are echoed |
+//! | a null path, list or id beside something else that is wrong, or in a multi: what is found first is an accident | -5, or a refusal | nulls stand alone |
 //! | a vector's count may be any negative number | only -1 | never asked |
 
 use quorate_wire::OpCode;

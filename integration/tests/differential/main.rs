@@ -1,8 +1,8 @@
 //! The ZooKeeper door against ZooKeeper itself: the same random requests to both, and every reply, stat and event
 //! compared, in their order.
 //!
-//! `QUORATE_DIFFERENTIAL_STEPS` and `QUORATE_DIFFERENTIAL_SEED` say how much and which; the seed is printed. What
-//! differs on purpose is written down in `differences`.
+//! `QUORATE_DIFFERENTIAL_STEPS` and `QUORATE_DIFFERENTIAL_SEED` say how much and which; the seed is printed.
+//! `QUORATE_DIFFERENTIAL_LOG` names a file for all that is asked. What differs on purpose is written down in `differences`.
 
 mod ask;
 mod compare;

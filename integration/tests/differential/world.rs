@@ -2,7 +2,10 @@
 
 use std::{
     collections::VecDeque,
+    env,
     fmt::Write as _,
+    fs::File,
+    io::Write as _,
     time::{Duration, Instant},
 };
 
@@ -37,6 +40,8 @@ pub(crate) struct World<'a> {
     known: Known,
     slots: Vec<Slot>,
     history: VecDeque<String>,
+    /// All steps, where somebody wants them.
+    log: Option<File>,
     step: usize,
     guards: usize,
     /// What was compared, for the report.
@@ -103,6 +108,7 @@ impl<'a> World<'a> {
             known: Known::default(),
             slots: (0..=SESSIONS).map(|_| Slot::new()).collect(),
             history: VecDeque::new(),
+            log: env::var_os("QUORATE_DIFFERENTIAL_LOG").map(File::create).transpose()?,
             step: 0,
             guards: 0,
             counts: Counts::default(),
@@ -131,6 +137,9 @@ impl<'a> World<'a> {
     }
 
     fn note(&mut self, text: String) {
+        if let Some(log) = &mut self.log {
+            let _ = writeln!(log, "{:6} {text}", self.step);
+        }
         self.history.push_back(format!("{:6} {text}", self.step));
         if self.history.len() > STEPS_SHOWN {
             self.history.pop_front();
@@ -159,6 +168,7 @@ impl<'a> World<'a> {
             }
             40..60 => self.resume(slot),
             60..70 => self.bad_frame(slot),
+            1990.. => self.set_watches(slot),
             70..190 => {
                 let burst = self.burst();
                 self.exchange(slot, burst)
@@ -273,10 +283,25 @@ impl<'a> World<'a> {
             self.exchange(slot, vec![credential])?;
         }
         if self.rng.random_range(0..4) > 0 {
-            let ask = self.draw().set_watches();
-            self.exchange(slot, vec![ask])?;
+            self.set_watches(slot)?;
         }
         self.settle(Order::Exact, None)
+    }
+
+    /// Sets watches as after a reconnect, on nodes that this session may read: see the differences.
+    fn set_watches(&mut self, slot: usize) -> Result<()> {
+        let mut lists = self.draw().watch_lists();
+        for list in &mut lists {
+            let mut readable = Vec::new();
+            for path in list.drain(..) {
+                if matches!(self.answer(slot, 0, &path)?, ErrorCode::OK | ErrorCode::NO_NODE) {
+                    readable.push(path);
+                }
+            }
+            *list = readable;
+        }
+        let ask = self.draw().set_watches(&lists);
+        self.exchange(slot, vec![ask])
     }
 
     /// Nobody gets a session whose password he does not know.
@@ -350,7 +375,7 @@ impl<'a> World<'a> {
 
         for side in 0..2 {
             let deadline = Instant::now() + Duration::from_secs(60);
-            while self.exists(side, &guard)? {
+            while self.answer(KEEPER, side, &guard)? == ErrorCode::OK {
                 ensure!(Instant::now() < deadline, "{}: the session does not expire", self.servers[side].name);
                 std::thread::sleep(Duration::from_millis(20));
             }
@@ -371,20 +396,19 @@ impl<'a> World<'a> {
         self.settle(Order::AnyWithinChange, None)
     }
 
-    /// Asks one of the two through the keeper; the events that come are kept.
-    fn exists(&mut self, side: usize, path: &str) -> Result<bool> {
-        let keeper = &mut self.slots[KEEPER];
-        let xid = keeper.next_xid();
+    /// What one of the two says to `exists`; the events that come are kept.
+    fn answer(&mut self, slot: usize, side: usize, path: &str) -> Result<ErrorCode> {
+        let slot = &mut self.slots[slot];
+        let xid = slot.next_xid();
         let mut bytes = BytesMut::new();
         exists_ask(path).frame(side, xid, &mut bytes);
-        let connection = &mut keeper.connections.as_mut().context("the keeper is connected")?[side];
+        let connection = &mut slot.connections.as_mut().context("it is connected")?[side];
         connection.send(&bytes)?;
         loop {
             match connection.next()? {
-                Incoming::Reply { error: ErrorCode::OK, .. } => return Ok(true),
-                Incoming::Reply { error: ErrorCode::NO_NODE, .. } => return Ok(false),
-                event @ Incoming::Event { .. } => keeper.early[side].push(event),
-                other => bail!("{other:?} instead of an answer"),
+                Incoming::Reply { error, .. } => return Ok(error),
+                event @ Incoming::Event { .. } => slot.early[side].push(event),
+                Incoming::Closed => bail!("a connection was lost"),
             }
         }
     }
@@ -480,6 +504,9 @@ impl<'a> World<'a> {
             }
         }
         self.slots[slot].connections = Some(connections);
+        if let Some(log) = &mut self.log {
+            let _ = writeln!(log, "       {:?}", came[0]);
+        }
 
         let closes = asked.iter().any(|ask| ask.op == OpCode::CloseSession.code());
         if closes {
