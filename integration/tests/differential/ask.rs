@@ -61,17 +61,8 @@ const GOOD: [&str; 18] = [
     "/q/a",
     "/q/b",
 ];
-const RESERVED: [&str; 9] = [
-    "/",
-    "/zookeeper",
-    "/zookeeper/quota",
-    "/zookeeper/config",
-    "/zookeeper/own",
-    "/zookeeper/quota/q",
-    "/zookeeper/quota/q/zookeeper_limits",
-    "/zookeeper/quota/q/zookeeper_stats",
-    "/zookeeper/quota/own",
-];
+const RESERVED: [&str; 6] =
+    ["/", "/zookeeper", "/zookeeper/quota", "/zookeeper/config", "/zookeeper/own", "/zookeeper/quota/own"];
 const BAD: [&str; 20] = [
     "",
     "/d/",
@@ -94,7 +85,7 @@ const BAD: [&str; 20] = [
     "/d/😀",
     "/d/a/",
 ];
-const QUOTAS: [&[u8]; 5] = [
+5] = [
     b"count=-1,bytes=-1=;byteHardLimit=-1;countHardLimit=3",
     b"count=-1,bytes=-1=;byteHardLimit=20;countHardLimit=-1",
     b"count=2,bytes=5",
@@ -153,15 +144,6 @@ impl Draw<'_> {
     }
 
     pub(crate) fn path(&mut self) -> String {
-        let path = self.any_path();
-        match path.strip_prefix("/q") {
-            Some(rest) if !self.alone => format!("/d{rest}"),
-            _ if path.starts_with("/zookeeper/quota/q") && !self.alone => "/d/a".to_owned(),
-            _ => path,
-        }
-    }
-
-    fn any_path(&mut self) -> String {
         match self.rng.random_range(0..100) {
             0..70 => (*GOOD.choose(self.rng).unwrap()).to_owned(),
             70..85 if !self.known.recent.is_empty() => {
@@ -184,10 +166,7 @@ impl Draw<'_> {
         self.maybe_path().filter(|path| !path.is_empty() && !path.contains('😀'))
     }
 
-    fn data(&mut self, path: &str) -> Option<Vec<u8>> {
-        if path.ends_with("zookeeper_limits") && !self.one_in(5) {
-            return Some(QUOTAS.choose(self.rng).unwrap().to_vec());
-        }
+    fn data(&mut self) -> Option<Vec<u8>> {
         match self.rng.random_range(0..20) {
             0 => None,
             1..4 => Some(Vec::new()),
@@ -332,7 +311,7 @@ impl Draw<'_> {
             4 => i64::MAX,
             _ => 100_000_000,
         };
-        let data = self.data(path.as_deref().unwrap_or_default());
+        let data = self.data();
         let acl = if plain { self.acl() } else { self.acl().filter(|acl| acl.iter().all(|(_, _, id)| id.is_some())) };
         let mut body = BytesMut::new();
         body.buffer(path.as_deref().map(str::as_bytes));
@@ -363,10 +342,11 @@ impl Draw<'_> {
 
     fn set_data(&mut self) -> Ask {
         let (path, version) = self.path_and_version(false);
-        let data = self.data(path.as_deref().unwrap_or_default());
+        let path = path.unwrap_or_default();
+        let data = self.data();
         let text = format!("{path:?} data {} version {version}", length(data.as_deref()));
         Ask::new(OpCode::SetData, text, |to| {
-            to.buffer(path.as_deref().map(str::as_bytes));
+            to.text(&path);
             to.buffer(data.as_deref());
             to.int(version);
         })
@@ -374,9 +354,10 @@ impl Draw<'_> {
 
     fn set_acl(&mut self) -> Ask {
         let (path, version) = self.path_and_version(true);
+        let path = path.unwrap_or_default();
         let acl = self.acl();
         Ask::new(OpCode::SetAcl, format!("{path:?} acl {acl:?} version {version}"), |to| {
-            to.buffer(path.as_deref().map(str::as_bytes));
+            to.text(&path);
             write_acl(acl.as_deref(), to);
             to.int(version);
         })

@@ -5,7 +5,7 @@
 //! | ZooKeeper | here | kept out by |
 //! |---|---|---|
 //! | a request that is sent behind a `setACL`, before it was applied, is checked against the old list | against the new one | a burst ends with its first `setACL` |
-//! | quotas are checked against what was applied; operations in flight and earlier ones of a multi do not count | they count | no quotas in bursts and multis |
+//! | quotas count only what was applied, and fail in an internal error (-5) where their nodes are not as its own tool makes them | all that is pending counts, and such nodes are no quota | no quotas: the tree's tests have them |
 //! | `createTTL` with flags 0 to 4 and ttl -1 kills the server, for good | refused (-8) | never asked |
 //! | `deleteContainer` (20) of a client passes every access control list | unknown operation | never asked |
 //! | `createSession` (-10) of a client is answered in the middle of the stream | unknown operation | never asked |
@@ -17,7 +17,7 @@
 //! | a session that is closed may be told of its own ephemerals | likewise | ignored |
 //! | a ping is answered in its turn | when the leader has vouched for the session; it may overtake | no pings in bursts |
 //! | a list with two ids of which one is null cannot be compared: -5 | refused or taken as an empty id | null ids stand alone |
-//! | `addWatch`, `checkWatches` and `removeWatches` take a null path | undecodable: -5 | never asked |
+//! | `addWatch`, `checkWatches` and `removeWatches` take a null path; to `setData` and `setACL` it is a bad one | undecodable: -5 | never asked |
 //! | a null id of `world` is looked at in its turn; in a multi only if nothing failed before | -5 at once | asked alone only |
 //! | `createTTL` in a multi with a flag that has no ttl is an ordinary create | refused (-8) as alone | never asked |
 //! | the empty path reads the root, and its watches never fire | there is no such node (-101) | never asked |
