@@ -85,14 +85,6 @@ const BAD: [&str; 20] = [
     "/d/😀",
     "/d/a/",
 ];
-5] = [
-    b"count=-1,bytes=-1=;byteHardLimit=-1;countHardLimit=3",
-    b"count=-1,bytes=-1=;byteHardLimit=20;countHardLimit=-1",
-    b"count=2,bytes=5",
-    b"count=-1,bytes=-1=;byteHardLimit=10;countHardLimit=4",
-    b"nonsense",
-];
-
 type AclEntry = (i32, Option<&'static str>, Option<&'static str>);
 const U1: &str = "u1:fpT/y03U+EjItKZOSLGvjnJlyng=";
 const U2: &str = "u2:o9NxcCGDPOlcV7JVhmKHOf5ctVE=";

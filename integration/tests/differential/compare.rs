@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use anyhow::{Result, bail, ensure};
 use bytes::Bytes;
-use quorate_wire::{Decoder, OpCode, OpResult, Response, Stat};
+use quorate_wire::{Acl, Decoder, OpCode, OpResult, Response, Stat};
 
 use crate::connection::Incoming;
 
@@ -164,7 +164,13 @@ impl Known {
             }
             [Response::Acl { acl: l, stat: a }, Response::Acl { acl: m, stat: b }] => {
                 self.learn(asked, a);
-                ensure!(l == m, "acl {l:?} and {m:?}");
+                // What `auth` stands for comes in any order.
+                let sorted = |acl: &[Acl]| {
+                    let mut all: Vec<_> = acl.iter().map(|e| (e.permissions, e.scheme.clone(), e.id.clone())).collect();
+                    all.sort();
+                    all
+                };
+                ensure!(sorted(l) == sorted(m), "acl {l:?} and {m:?}");
                 self.same_stat([a, b])
             }
             // In what order names are told is nobody's promise.

@@ -13,7 +13,7 @@
 //! | a wrong password closes the connection of the session's owner | it changes nothing | asked only when nobody is connected |
 //! | `setWatches` tells of nodes that the session may not read, or whose path has a NUL | it does not | asked only for nodes that may be read |
 //! | the order in which the ephemerals of a session go is random | it is that of their paths | sorted |
-//! | the order of names and of identities is random | names are sorted | sorted |
+//! | the order of names, of identities and of what `auth` stands for is random | names are sorted | sorted |
 //! | a session that is closed may be told of its own ephemerals | likewise | ignored |
 //! | a ping is answered in its turn | when the leader has vouched for the session; it may overtake | no pings in bursts |
 //! | a list with two ids of which one is null cannot be compared: -5 | refused or taken as an empty id | null ids stand alone |
