@@ -79,6 +79,7 @@ struct Member {
     client: SocketAddr,
     peer: SocketAddr,
     admin: SocketAddr,
+    zookeeper: SocketAddr,
     /// Where others find them: the same, or proxies.
     client_found_at: SocketAddr,
     peer_found_at: SocketAddr,
@@ -117,7 +118,7 @@ impl Cluster {
         let mut proxies = Proxies::default();
         let mut members = BTreeMap::new();
         for id in 1..=options.members {
-            let [client, peer, admin] = [(); 3].map(|()| free_address());
+            let [client, peer, admin, zookeeper] = [(); 4].map(|()| free_address());
             let (mut client_found_at, mut peer_found_at) = (client, peer);
             if options.proxied {
                 (client_found_at, peer_found_at) = (free_address(), free_address());
@@ -126,7 +127,8 @@ impl Cluster {
             }
             let data = directory.path().join(format!("member-{id}"));
             let log = directory.path().join(format!("member-{id}.log"));
-            let member = Member { process: None, data, log, client, peer, admin, client_found_at, peer_found_at };
+            let member =
+                Member { process: None, data, log, client, peer, admin, zookeeper, client_found_at, peer_found_at };
             members.insert(id, member);
         }
         Ok(Self { options, directory: Some(directory), members, proxies, failed: false })
@@ -150,6 +152,17 @@ impl Cluster {
     /// The peers' door of a member, past the proxy.
     pub fn peer_door(&self, id: u8) -> SocketAddr {
         self.member(id).peer
+    }
+
+    /// The door of a member for ZooKeeper's clients.
+    pub fn zookeeper_door(&self, id: u8) -> SocketAddr {
+        self.member(id).zookeeper
+    }
+
+    /// Those of all members, as ZooKeeper's clients are told of them.
+    pub fn zookeeper_doors(&self) -> String {
+        let doors: Vec<_> = self.members.values().map(|member| member.zookeeper.to_string()).collect();
+        doors.join(",")
     }
 
     /// The data directory of a member.
@@ -179,6 +192,7 @@ impl Cluster {
         flag("client-addr", member.client.to_string());
         flag("peer-addr", member.peer.to_string());
         flag("admin-addr", member.admin.to_string());
+        flag("zookeeper-addr", member.zookeeper.to_string());
         flag("tick-ms", self.options.tick_ms.to_string());
         flag("election-timeout-ms", self.options.election_timeout_ms.to_string());
         flag("log-format", "human".into());
