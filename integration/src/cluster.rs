@@ -230,6 +230,13 @@ impl Cluster {
         ended.await?
     }
 
+    /// Lets the disk of a member refuse writes: no file may grow beyond so many bytes.
+    ///
+    /// The member must have been started so that it does not mind SIGXFSZ, see [`process::unlimited_by_signal`].
+    pub fn limit_files(&self, id: u8, bytes: u64) -> Result<()> {
+        self.process(id)?.limit_files(bytes)
+    }
+
     fn links(&self, id: u8) -> Result<Vec<(Side, u8)>> {
         ensure!(self.options.proxied, "only a cluster behind proxies can be cut");
         let others = self.ids().into_iter().filter(|other| *other != id);

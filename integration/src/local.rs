@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context, Result, anyhow, ensure};
-use quorate_sidecar::testing::TestEnsemble;
+use quorate_sidecar::testing::{TestEnsemble, TestEnsembleBuilder};
 use tokio::{runtime, time::timeout};
 
 use crate::{cluster::SCENARIO_MAX, ensemble::Ensemble};
@@ -22,9 +22,20 @@ pub struct Local {
 /// # Panics
 /// If the scenario fails or does not end.
 pub fn in_process(scenario: impl AsyncFnOnce(&mut Local) -> Result<()>) {
+    in_process_with(|as_it_is| as_it_is, scenario);
+}
+
+/// The same, on an ensemble that is set up otherwise.
+///
+/// # Panics
+/// If the scenario fails or does not end.
+pub fn in_process_with(
+    change: impl FnOnce(TestEnsembleBuilder) -> TestEnsembleBuilder,
+    scenario: impl AsyncFnOnce(&mut Local) -> Result<()>,
+) {
     let runtime = runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     let outcome = runtime.block_on(async {
-        let mut local = Local::new(3).await?;
+        let mut local = Local::with(change).await?;
         let scenario = timeout(SCENARIO_MAX, scenario(&mut local));
         scenario.await.unwrap_or_else(|_| Err(anyhow!("it hangs for {SCENARIO_MAX:?}")))
     });
@@ -36,9 +47,13 @@ pub fn in_process(scenario: impl AsyncFnOnce(&mut Local) -> Result<()>) {
 impl Local {
     /// Starts an ensemble and waits until all members serve.
     pub async fn new(members: u8) -> Result<Self> {
+        Self::with(|builder| builder.members(members)).await
+    }
+
+    async fn with(change: impl FnOnce(TestEnsembleBuilder) -> TestEnsembleBuilder) -> Result<Self> {
         let (tick, election_timeout) = (Duration::from_millis(500), Duration::from_millis(600));
-        let kit =
-            TestEnsemble::builder().members(members).tick(tick).election_timeout(election_timeout).start().await?;
+        let builder = TestEnsemble::builder().members(3).tick(tick).election_timeout(election_timeout);
+        let kit = change(builder).start().await?;
         let running = kit.members().collect();
         Ok(Self { kit, running, tick, election_timeout })
     }

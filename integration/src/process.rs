@@ -12,7 +12,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
+use rustix::process::{Pid, Resource, Rlimit, Signal, WaitId, WaitIdOptions, kill_process, prlimit, waitid};
 
 /// The binary under test.
 pub fn binary() -> Result<PathBuf> {
@@ -39,6 +39,19 @@ pub fn command() -> Result<Command> {
     Ok(command)
 }
 
+/// The same for a member that is to get an error, and not a signal, when a file may not grow any more.
+pub fn unlimited_by_signal(arguments: Vec<String>) -> Result<Command> {
+    let mut command = Command::new("sh");
+    command.args(["-c", r#"trap "" XFSZ; exec "$0" "$@""#]).arg(binary()?).args(arguments);
+    for (name, _) in env::vars_os() {
+        if name.to_string_lossy().starts_with("QUORATE_") {
+            command.env_remove(name);
+        }
+    }
+    command.stdin(Stdio::null());
+    Ok(command)
+}
+
 /// A process that is killed with -9 when this is dropped.
 #[derive(Debug)]
 pub struct Process {
@@ -55,6 +68,13 @@ impl Process {
         command.stdout(open()?).stderr(open()?);
         let child = command.spawn().with_context(|| format!("starting {command:?}"))?;
         Ok(Self { child })
+    }
+
+    /// Lets it write no file beyond so many bytes from its beginning, as a disk that refuses.
+    pub fn limit_files(&self, bytes: u64) -> Result<()> {
+        let limit = Rlimit { current: Some(bytes), maximum: None };
+        prlimit(Some(Pid::from_child(&self.child)), Resource::Fsize, limit).context("limiting the size of files")?;
+        Ok(())
     }
 
     /// Its id, also after it has ended.

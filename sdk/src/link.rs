@@ -3,8 +3,9 @@
 //! One task a client. Everything it takes in is handled at once, in the order of the stream; it waits for
 //! nobody. It ends when the client is closed, or when the session is lost and there is to be no other.
 //!
-//! **Lease.** A heartbeat goes out whenever the last one is a third of the timeout old, on a busy stream too,
-//! because only answers to heartbeats and attachments are promises. A member that has proved nothing for two
+//! **Lease.** A heartbeat goes out whenever the last one is a fifth of the timeout old, on a busy stream too,
+//! because only answers to heartbeats and attachments are promises: so more than half of the timeout is left for the
+//! others to elect a leader when a member dies. A member that has proved nothing for two
 //! thirds is left for another. When the lease has run out the session is lost by our own word, and before the
 //! next one is opened the old one is closed for good: whatever it had sent can have no effect after that.
 
@@ -31,6 +32,9 @@ use crate::{
 
 /// People are told at most this often that no member serves this client.
 const COMPLAINT_PERIOD: Duration = Duration::from_secs(10);
+
+/// Each leaves the lease a little shorter than the whole.
+const HEARTBEATS_PER_TIMEOUT: u32 = 5;
 
 /// Starts the task.
 pub(crate) fn start(core: &Arc<Core>, options: LinkOptions) {
@@ -427,7 +431,7 @@ impl Link {
         if now.saturating_duration_since(stream.proven_at) >= timeout * 2 / 3 {
             return Some(broken("the member did not answer heartbeats"));
         }
-        if now.saturating_duration_since(stream.heartbeat_at) >= timeout / 3 {
+        if now.saturating_duration_since(stream.heartbeat_at) >= timeout / HEARTBEATS_PER_TIMEOUT {
             stream.heartbeat_at = now;
             self.core.outbox.heartbeat();
         }

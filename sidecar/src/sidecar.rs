@@ -94,6 +94,8 @@ pub(crate) struct Hooks {
     pub(crate) faults: Option<Arc<Faults>>,
     /// Data need not survive the machine: nothing is synced.
     pub(crate) unsynced: bool,
+    /// So many bytes of log make a snapshot due, instead of those of a member in production.
+    pub(crate) snapshot_log_bytes_min: Option<u64>,
 }
 
 impl Sidecar {
@@ -312,7 +314,7 @@ fn ensemble_config(config: &Config, addresses: &Addresses, hooks: Hooks, metrics
         election_timeout_ms: u64::try_from(config.election_timeout.as_millis()).unwrap_or(u64::MAX),
         limits: Limits::DEFAULT,
         reap_period: config.reap_period,
-        snapshot_log_bytes_min: SNAPSHOT_LOG_BYTES_MIN,
+        snapshot_log_bytes_min: hooks.snapshot_log_bytes_min.unwrap_or(SNAPSHOT_LOG_BYTES_MIN),
         faults: hooks.faults,
         metrics,
     }

@@ -69,6 +69,7 @@ pub struct TestEnsembleBuilder {
     members: u8,
     data_dir: Option<PathBuf>,
     synced: bool,
+    snapshot_log_bytes: Option<u64>,
     tick: Duration,
     election_timeout: Duration,
     port_base: Option<u16>,
@@ -136,6 +137,7 @@ pub struct TestStatus {
 struct Place {
     config: Config,
     synced: bool,
+    snapshot_log_bytes: Option<u64>,
     running: Option<RunningMember>,
 }
 
@@ -184,6 +186,13 @@ impl TestEnsembleBuilder {
         self
     }
 
+    /// Writes a snapshot whenever the log has grown by this much, and keeps as much of the log behind it. A member in
+    /// production waits for 64 MiB; with little, a member that was away for a moment is brought up from a snapshot.
+    pub fn snapshot_log_bytes(mut self, bytes: u64) -> Self {
+        self.snapshot_log_bytes = Some(bytes);
+        self
+    }
+
     /// The session clock: timeouts are clamped to 2 to 20 of it. The default is 100 ms.
     pub fn tick(mut self, tick: Duration) -> Self {
         self.tick = tick;
@@ -229,7 +238,10 @@ impl TestEnsembleBuilder {
         let voters: Voters = configs.iter().map(|config| (config.id, config.peer_addr.clone())).collect();
         for mut config in configs {
             config.ensemble = voters.clone();
-            ensemble.members.insert(config.id.0, Place { config, synced: self.synced, running: None });
+            ensemble.members.insert(
+                config.id.0,
+                Place { config, synced: self.synced, snapshot_log_bytes: self.snapshot_log_bytes, running: None },
+            );
         }
         for id in 1..=self.members {
             ensemble.restart(id).await?;
@@ -270,6 +282,7 @@ impl TestEnsemble {
             members: 3,
             data_dir: None,
             synced: false,
+            snapshot_log_bytes: None,
             tick: Duration::from_millis(100),
             election_timeout: Duration::from_millis(600),
             port_base: None,
@@ -408,7 +421,9 @@ impl TestEnsemble {
     pub async fn restart(&mut self, member: u8) -> Result<(), TestError> {
         let place = self.members.get_mut(&member).ok_or(TestError::NotRunning { member })?;
         if place.running.is_none() {
-            place.running = Some(start_member(place.config.clone(), place.synced).await?);
+            let hooks =
+                Hooks { unsynced: !place.synced, snapshot_log_bytes_min: place.snapshot_log_bytes, ..Hooks::default() };
+            place.running = Some(start_member(place.config.clone(), hooks).await?);
         }
         Ok(())
     }
@@ -471,6 +486,25 @@ impl TestEnsemble {
     /// It does not run.
     pub fn reconnect(&self, member: u8) -> Result<(), TestError> {
         self.running(member)?.faults.heal();
+        Ok(())
+    }
+
+    /// Lets a member find its disk below the reserve. Where that is the leader, or so many members that no majority is
+    /// left, writes are refused until there is room again.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn fill_disk(&self, member: u8) -> Result<(), TestError> {
+        self.running(member)?.faults.fill_disk(true);
+        Ok(())
+    }
+
+    /// Makes room on a member's disk again.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn clear_disk(&self, member: u8) -> Result<(), TestError> {
+        self.running(member)?.faults.fill_disk(false);
         Ok(())
     }
 
@@ -560,12 +594,12 @@ impl RunningMember {
 }
 
 /// Starts a member on a thread of its own and waits until its doors are open.
-async fn start_member(config: Config, synced: bool) -> Result<RunningMember, TestError> {
+async fn start_member(config: Config, hooks: Hooks) -> Result<RunningMember, TestError> {
     let id = config.id.0;
     let (commands, orders) = async_mpsc::channel(1);
     let (started, start) = oneshot::channel();
     let faults = Arc::new(Faults::default());
-    let hooks = Hooks { faults: Some(faults.clone()), unsynced: !synced };
+    let hooks = Hooks { faults: Some(faults.clone()), ..hooks };
     let thread = std::thread::Builder::new()
         .name(format!("member {id}"))
         .spawn(move || run_member(config, hooks, started, orders))

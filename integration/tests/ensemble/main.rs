@@ -6,11 +6,14 @@
 
 mod bad_input;
 mod cuts;
+mod disks;
 mod failover;
 mod linearizability;
+mod locks;
 mod pauses;
 mod restart;
 mod sessions;
+mod snapshots;
 mod wiped_disk;
 
 /// How often a scenario with chances in it is repeated.

@@ -115,6 +115,8 @@ fn the_ephemerals_of_a_dead_client_go_after_its_timeout_and_not_before() {
 
 /// A leader that dies takes no session with it: its successor grants each a full timeout.
 async fn sessions_survive_the_leader(ensemble: &mut impl Ensemble) -> Result<()> {
+    // A client holds its session by its own clock, for three quarters of a short timeout: on a busy machine an election
+    // may take longer than that, and then the session is lost by the client's own word.
     let session_timeout = ensemble.tick() * 10;
     let mut clients = Vec::new();
     for index in 0..20 {

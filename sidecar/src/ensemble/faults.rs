@@ -1,17 +1,22 @@
-//! What a test may do to a member's traffic with its peers: hold it, cut it off from some, or tear it down.
+//! What a test may do to a member's traffic with its peers: hold it, cut it off from some, or tear it down; and to
+//! what it finds when it looks at its disk.
 //!
-//! Works at the sockets, under everything that is tested, the way a network does: held bytes arrive late and in
+//! Traffic: works at the sockets, under everything that is tested, the way a network does: held bytes arrive late and in
 //! order; torn connections are reset.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use quorate_tree::MemberId;
 use tokio::sync::watch;
 
-/// Cuts, pauses and kills the peer connections of one member.
+/// Cuts, pauses and kills the peer connections of one member, and fills its disk.
 #[derive(Debug, Default)]
 pub(crate) struct Faults {
     state: watch::Sender<FaultState>,
+    disk_full: AtomicBool,
 }
 
 /// What is wrong at present.
@@ -32,6 +37,15 @@ impl Faults {
     /// Lets all traffic pass again.
     pub(crate) fn heal(&self) {
         self.state.send_modify(|state| state.cut_off.clear());
+    }
+
+    /// Whether the member finds its disk below the reserve.
+    pub(crate) fn fill_disk(&self, full: bool) {
+        self.disk_full.store(full, Ordering::Relaxed);
+    }
+
+    pub(super) fn disk_is_full(&self) -> bool {
+        self.disk_full.load(Ordering::Relaxed)
     }
 
     pub(super) fn subscribe(&self) -> watch::Receiver<FaultState> {

@@ -20,6 +20,7 @@ use tracing::debug;
 use super::{
     barriers::BarrierBook,
     config::Timing,
+    faults::Faults,
     lane::OpenLane,
     leader::{LeaderDoor, LeaderGone, Sender},
     leadership::Leadership,
@@ -50,6 +51,7 @@ pub(crate) struct Forwarder {
     pub(crate) door: LeaderDoor,
     pub(crate) contact: watch::Sender<Contact>,
     pub(crate) space: DiskSpace,
+    pub(crate) faults: Option<Arc<Faults>>,
     /// Whether nobody knows if this member's state is right: then it serves nobody.
     pub(crate) disputed: watch::Receiver<bool>,
     pub(crate) timing: Timing,
@@ -227,8 +229,9 @@ impl Forwarder {
     }
 
     fn disk_low(&self) -> bool {
+        let full_for_a_test = self.faults.as_ref().is_some_and(|faults| faults.disk_is_full());
         // A disk that cannot be measured fails at the next write, and says why there.
-        self.space.measure().is_ok_and(|space| space.low)
+        full_for_a_test || self.space.measure().is_ok_and(|space| space.low)
     }
 }
 

@@ -281,6 +281,7 @@ impl Ensemble {
             door: leader_door.clone(),
             contact: contact_sender,
             space,
+            faults: config.faults.clone(),
             disputed: digests.disputed(),
             timing,
             tasks: tasks.clone(),

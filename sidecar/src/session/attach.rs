@@ -58,6 +58,8 @@ pub(crate) enum AttachError {
 
 /// How long an attach may wait for the quorum before the client is sent elsewhere.
 const ATTACH_WITHIN: Duration = Duration::from_secs(5);
+/// How long of that it may wait for a leader.
+const LEADER_WITHIN: Duration = Duration::from_millis(500);
 const PASSWORD_BYTES: usize = 16;
 
 impl Sessions {
@@ -65,13 +67,24 @@ impl Sessions {
     ///
     /// Cancel safe in that nothing breaks: a session opened for a client that is gone expires after its timeout.
     pub(crate) async fn attach(self: &Arc<Self>, request: AttachRequest) -> Result<Attachment, AttachError> {
-        // At once: what cannot be agreed now would only wait, and the client has other members to ask.
-        if let Some(missing) = self.ensemble.readiness().borrow().missing.first() {
-            return Err(AttachError::NotReady(*missing));
-        }
+        self.check_ready().await?;
         match tokio::time::timeout(ATTACH_WITHIN, self.try_attach(request)).await {
             Ok(attached) => attached,
             Err(_elapsed) => Err(AttachError::NoQuorum),
+        }
+    }
+
+    /// Refuses before anything is proposed: what cannot be agreed now would only wait, and the client has other members
+    /// to ask. An election that is about to end is waited for.
+    async fn check_ready(&self) -> Result<(), AttachError> {
+        let mut readiness = self.ensemble.readiness();
+        let passes = |missing: &NotReady| matches!(missing, NotReady::NoLeader | NotReady::CatchingUp);
+        let decided = readiness.wait_for(|readiness| !readiness.missing.iter().any(passes));
+        // The sender lives as long as the ensemble.
+        let _ = tokio::time::timeout(LEADER_WITHIN, decided).await;
+        match self.ensemble.readiness().borrow().missing.first() {
+            Some(missing) => Err(AttachError::NotReady(*missing)),
+            None => Ok(()),
         }
     }
 

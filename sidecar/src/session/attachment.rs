@@ -151,7 +151,7 @@ impl Attachment {
                     barrier |= linearizable;
                     SubmitKind::Read { read, identities: self.identities.clone(), barrier: linearizable }
                 }
-                RequestKind::Write(op) => match self.decline(request.write.map(|write| write.number)) {
+                RequestKind::Write(op) => match self.decline(&op, request.write.map(|write| write.number)) {
                     Some(declined) => SubmitKind::Ready(Answer::Declined(declined)),
                     None => {
                         let author = Author {
@@ -246,7 +246,11 @@ impl Attachment {
     }
 
     /// Whether a write must be declined before it is proposed.
-    fn decline(&mut self, number: Option<u64>) -> Option<Declined> {
+    fn decline(&mut self, op: &Op, number: Option<u64>) -> Option<Declined> {
+        // A full disk keeps sessions: they are opened, kept and closed as ever.
+        if matches!(op, Op::CloseSession) {
+            return None;
+        }
         let refused = self.sessions.ensemble.writes_refused();
         let Some(number) = number.filter(|_| self.numbered) else {
             return refused.then_some(Declined::DiskFull);
