@@ -11,8 +11,8 @@ use quorate_wire::OpCode;
 
 use super::{super::ZookeeperService, server::trimmed};
 
-/// Lines of a listing; what is beyond is left out, and counted in the last line.
-const LINES_MAX: usize = 100_000;
+/// Lines of a listing; what is beyond is left out. The member stands still while they are gathered.
+const LINES_MAX: usize = 20_000;
 
 /// The clients of `stat`.
 pub(super) fn clients(service: &ZookeeperService) -> String {
@@ -68,17 +68,22 @@ pub(super) fn connections(service: &ZookeeperService) -> String {
 pub(super) fn sessions(service: &ZookeeperService) -> String {
     let replica = service.member.replica();
     let mut text = String::from("SessionTracker dump:\n");
-    let (sessions, owners) = replica.read(|tree| {
+    let (live, sessions, owners) = replica.read(|tree| {
         let sessions: Vec<_> =
             tree.sessions().take(LINES_MAX).map(|view| (view.session, view.timeout_ms, view.ephemerals)).collect();
+        let mut lines = 0;
         let owners: Vec<_> = sessions
             .iter()
             .filter(|(_, _, ephemerals)| *ephemerals > 0)
+            .take_while(|(_, _, ephemerals)| {
+                lines += ephemerals;
+                lines <= LINES_MAX
+            })
             .map(|(session, ..)| (*session, tree.ephemerals(*session)))
             .collect();
-        (sessions, owners)
+        (tree.session_count(), sessions, owners)
     });
-    let _ = writeln!(text, "Global Sessions({}):", sessions.len());
+    let _ = writeln!(text, "Global Sessions({live}):");
     for (session, timeout_ms, _) in &sessions {
         let _ = writeln!(text, "0x{:x}\t{timeout_ms}ms", session.0);
     }

@@ -109,7 +109,9 @@ pub(super) fn configuration(service: &ZookeeperService) -> String {
         status.id,
     );
     if status.members.len() > 1 {
-        let _ = writeln!(text, "peerType=0\nmembership: ");
+        let me = status.members.iter().find(|member| member.id == status.id);
+        let observes = me.is_some_and(|member| !member.voter);
+        let _ = writeln!(text, "peerType={}\nmembership: ", u8::from(observes));
         for member in &status.members {
             let role = if member.voter { "participant" } else { "observer" };
             let _ = writeln!(text, "server.{}={}:{role}", member.id, member.peer_address);
