@@ -52,6 +52,11 @@ impl Ensemble {
         self.endpoint.join(",")
     }
 
+    /// The members, one by one.
+    pub(super) fn endpoint_list(&self) -> Vec<String> {
+        self.endpoint.clone()
+    }
+
     /// For questions that need no session.
     pub(super) fn admin(&self) -> Result<Admin, Failure> {
         Ok(Admin::new(&self.endpoint)?)

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use tokio::runtime;
 
+mod bench;
 mod completions;
 mod create;
 mod dev;
@@ -59,6 +60,7 @@ enum Command {
     #[command(subcommand)]
     Session(session::Session),
     Import(Box<import::Import>),
+    Bench(Box<bench::Bench>),
     Completions(completions::Completions),
 }
 
@@ -71,6 +73,7 @@ quorate: registration, locks, leadership and live configuration for services
   quorate tree /                   what is stored
   quorate create /a hello          store something; get, set and rm do the rest
   quorate lock build -- make       run a command that nobody else runs at the same time
+  quorate bench set get            load it and measure
   quorate serve --help             run a member
 
 `quorate --help` shows everything.";
@@ -105,6 +108,7 @@ impl Command {
             Self::Warden(warden) => on_this_thread(Format::Table, warden.run()),
             Self::Session(session) => on_this_thread(session.format(), session.run()),
             Self::Import(import) => on_this_thread(import.format(), import.run()),
+            Self::Bench(bench) => on(&mut runtime::Builder::new_multi_thread(), bench.format(), bench.run()),
             Self::Completions(completions) => ended(Format::Table, completions.run()),
         }
     }

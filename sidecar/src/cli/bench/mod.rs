@@ -1,0 +1,234 @@
+//! `quorate bench`: load for a running ensemble, over gRPC or over the ZooKeeper protocol.
+//!
+//! Closed loop unless `--rate` is given: then operations are due at fixed times whatever the answers do, and an
+//! answer's time counts from when the operation was due, so that a stall is seen by all that should have happened
+//! in it.
+
+use std::{
+    io::IsTerminal as _,
+    process::ExitCode,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use clap::Args;
+use tokio::task::JoinSet;
+
+use super::{
+    ensemble::{Ensemble, duration},
+    exit::{Exit, Failure},
+    output::{self, Format},
+};
+
+mod assertion;
+mod churn;
+mod drive;
+mod fan_out;
+mod grpc;
+mod lock;
+mod measure;
+mod target;
+mod workload;
+mod zookeeper;
+
+use assertion::Assertion;
+use measure::{Live, Measured};
+use target::Target;
+use workload::{Kind, Workload};
+
+/// Load an ensemble and measure its answers
+///
+/// Workloads: set-lat, set, create, get-lat, get, lget-lat, lget, mixed, mixed-d1, eph, lock1, lock8, lock64, churn,
+/// watch1000, watch5000; without any, all of them. The nodes of a run are below /bench and deleted at its end.
+#[derive(Args, Debug)]
+pub(super) struct Bench {
+    /// What to do
+    #[arg(value_name = "WORKLOAD", value_parser = workload::parse)]
+    workloads: Vec<Workload>,
+
+    /// Speak ZooKeeper's protocol with these servers instead, HOST:PORT,...
+    #[arg(long, value_name = "HOST:PORT,...", value_delimiter = ',')]
+    zookeeper: Vec<String>,
+
+    /// Sessions, each with a connection of its own [default: the workload's]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    sessions: Option<u32>,
+
+    /// Operations of a session that wait for an answer [default: the workload's]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    in_flight: Option<u32>,
+
+    /// Bytes of a node's data [default: the workload's]
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    value_size: Option<u32>,
+
+    /// Nodes that are read and set
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    keys: u32,
+
+    /// Operations per second of all sessions together, due at fixed times [default: as many as are answered]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    rate: Option<u32>,
+
+    /// How long to measure
+    #[arg(long, value_name = "DURATION", default_value = "4s", value_parser = duration)]
+    duration: Duration,
+
+    /// How long to load before that
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration)]
+    warm_up: Duration,
+
+    /// What must hold of every workload, like 'p99<20ms,errors=0,ops>1000'; otherwise the command ends with 1
+    #[arg(long, value_name = "CONDITIONS", value_delimiter = ',')]
+    assert: Vec<Assertion>,
+
+    #[command(flatten)]
+    ensemble: Ensemble,
+}
+
+/// How a workload is run.
+#[derive(Clone, Copy, Debug)]
+struct Plan {
+    sessions: usize,
+    in_flight: usize,
+    value_size: usize,
+    keys: usize,
+    /// Between two operations of one session that are due, in an open loop.
+    pace: Option<Duration>,
+    warm_up: Duration,
+    duration: Duration,
+}
+
+impl Bench {
+    pub(super) fn format(&self) -> Format {
+        self.ensemble.output
+    }
+
+    pub(super) async fn run(self) -> Result<ExitCode, Failure> {
+        let target = Arc::new(self.target().await?);
+        let workloads = if self.workloads.is_empty() { workload::ALL.to_vec() } else { self.workloads.clone() };
+        let base = format!("/bench/{:016x}", rand::random::<u64>());
+        let mut setter = target.connect(0).await?;
+        setter.make_parents(&base).await?;
+        let mut results = Vec::new();
+        let mut failed = None;
+        for workload in workloads {
+            let folder = format!("{base}/{}", workload.name);
+            match self.measure(workload, &target, &mut setter, &folder).await {
+                Ok(measured) => results.push(measured),
+                Err(failure) => {
+                    failed = Some(failure);
+                    break;
+                }
+            }
+        }
+        setter.delete_tree(&base).await?;
+        setter.close().await;
+        self.print(&results)?;
+        if let Some(failure) = failed {
+            return Err(failure);
+        }
+        self.judge(&results)
+    }
+
+    async fn target(&self) -> Result<Target, Failure> {
+        if self.zookeeper.is_empty() {
+            // Says at once, and in words, if there is nobody.
+            self.ensemble.within(self.ensemble.admin()?.status()).await??;
+            return Ok(Target::Grpc(self.ensemble.endpoint_list()));
+        }
+        Ok(Target::Zookeeper(self.zookeeper.clone()))
+    }
+
+    fn plan(&self, workload: Workload) -> Plan {
+        let sessions = self.sessions.map_or(workload.sessions, |sessions| sessions as usize);
+        Plan {
+            sessions,
+            in_flight: self.in_flight.map_or(workload.in_flight, |in_flight| in_flight as usize),
+            value_size: self.value_size.map_or(workload.value_size, |bytes| bytes as usize),
+            keys: self.keys as usize,
+            pace: self.rate.map(|rate| Duration::from_secs_f64(sessions as f64 / f64::from(rate))),
+            warm_up: self.warm_up,
+            duration: self.duration,
+        }
+    }
+
+    async fn measure(
+        &self,
+        workload: Workload,
+        target: &Arc<Target>,
+        setter: &mut target::Session,
+        folder: &str,
+    ) -> Result<Measured, Failure> {
+        let plan = self.plan(workload);
+        setter.make_parents(folder).await?;
+        let live = Arc::new(Live::default());
+        let line = self.live_line(workload.name, &live);
+        let measured = match workload.kind {
+            Kind::Lock => lock::run(target, &plan, folder, &live).await,
+            Kind::Churn => churn::run(target, &plan, &live).await,
+            Kind::FanOut => fan_out::run(target, &plan, setter, folder).await,
+            Kind::Loop(mix) => {
+                if mix.needs_keys() {
+                    setter.fill(folder, plan.keys, plan.value_size).await?;
+                }
+                drive::run(target, &plan, mix, folder, &live).await
+            }
+        };
+        line.abort();
+        if std::io::stderr().is_terminal() {
+            eprint!("\r\x1b[K");
+        }
+        Ok(measured?.named(workload.name, &plan))
+    }
+
+    /// On a terminal, what happens while it happens.
+    fn live_line(&self, name: &'static str, live: &Arc<Live>) -> tokio::task::JoinHandle<()> {
+        let live = live.clone();
+        tokio::spawn(async move {
+            if !std::io::stderr().is_terminal() {
+                return;
+            }
+            let (mut before, mut at) = (0, Instant::now());
+            loop {
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                let done = live.done.load(Ordering::Relaxed);
+                let per_second = (done - before) as f64 / at.elapsed().as_secs_f64();
+                let errors = live.errors.load(Ordering::Relaxed);
+                eprint!("\r\x1b[K{name}: {per_second:.0} ops/s, {errors} errors");
+                (before, at) = (done, Instant::now());
+            }
+        })
+    }
+
+    fn print(&self, results: &[Measured]) -> Result<(), Failure> {
+        if self.ensemble.output == Format::Json {
+            output::json(&results)?;
+            return Ok(());
+        }
+        let rows = results.iter().map(Measured::row).collect();
+        let head = ["WORKLOAD", "SESSIONS", "IN FLIGHT", "OPS/S", "P50 MS", "P99 MS", "P99.9 MS", "MAX MS", "ERRORS"];
+        output::line(&output::table(head, [false, true, true, true, true, true, true, true, true], rows))?;
+        Ok(())
+    }
+
+    fn judge(&self, results: &[Measured]) -> Result<ExitCode, Failure> {
+        let broken: Vec<String> = results
+            .iter()
+            .flat_map(|measured| self.assert.iter().filter_map(|assertion| assertion.broken_by(measured)))
+            .collect();
+        if broken.is_empty() {
+            return Ok(ExitCode::SUCCESS);
+        }
+        Err(Failure::new(Exit::Refused, format_args!("does not hold: {}", broken.join("; "))))
+    }
+}
+
+/// Waits for the tasks of all sessions and puts what they measured together.
+async fn gather(mut tasks: JoinSet<Result<Measured, Failure>>) -> Result<Measured, Failure> {
+    let mut all = Measured::new();
+    while let Some(done) = tasks.join_next().await {
+        all.add(&done.map_err(|panicked| Failure::new(Exit::Refused, panicked))??);
+    }
+    Ok(all)
+}

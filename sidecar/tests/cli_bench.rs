@@ -1,0 +1,74 @@
+//! `quorate bench`, against a real ensemble and both its doors.
+
+mod cli;
+
+use cli::{quorate, run};
+use quorate_sidecar::testing::TestEnsemble;
+use serde_json::Value;
+use tokio::runtime::Runtime;
+
+const SHORT: [&str; 8] = ["--duration", "300ms", "--warm-up", "50ms", "--keys", "20", "--sessions", "3"];
+const WORKLOADS: [&str; 9] = ["set", "create", "get", "lget", "mixed", "eph", "lock8", "churn", "watch1000"];
+
+fn ensemble() -> (Runtime, TestEnsemble) {
+    let runtime = Runtime::new().unwrap();
+    let ensemble = runtime.block_on(TestEnsemble::start(1)).unwrap();
+    (runtime, ensemble)
+}
+
+#[test]
+fn every_workload_runs_over_both_protocols_and_leaves_nothing_behind() {
+    let (runtime, ensemble) = ensemble();
+    for zookeeper in [false, true] {
+        let mut command = quorate(["bench", "-o", "json", "--assert", "errors=0,ops>0"]);
+        command.args(WORKLOADS).args(SHORT).env("QUORATE_ENDPOINT", ensemble.endpoint(1));
+        if zookeeper {
+            command.args(["--zookeeper", &ensemble.zookeeper_endpoint(1)]);
+        }
+
+        let said = run(&mut command);
+
+        assert_eq!(said.code, Some(0), "{said:?}");
+        let results: Vec<Value> = serde_json::from_str(&said.out).unwrap();
+        let names: Vec<_> = results.iter().map(|result| result["workload"].as_str().unwrap()).collect();
+        assert_eq!(names, WORKLOADS);
+        for result in &results {
+            assert!(result["p50_ms"].as_f64() <= result["p99_ms"].as_f64(), "{result}");
+        }
+        let left = run(quorate(["ls", "/bench"]).env("QUORATE_ENDPOINT", ensemble.endpoint(1)));
+        assert_eq!((left.code, left.out.as_str()), (Some(0), ""), "{left:?}");
+    }
+    runtime.block_on(ensemble.shutdown());
+}
+
+#[test]
+fn an_open_loop_does_what_is_due_and_no_more() {
+    let (runtime, ensemble) = ensemble();
+    let mut command = quorate(["bench", "get", "-o", "json", "--rate", "200", "--sessions", "2", "--keys", "5"]);
+    command.args(["--duration", "1s", "--warm-up", "0s"]).env("QUORATE_ENDPOINT", ensemble.endpoint(1));
+
+    let said = run(&mut command);
+
+    let results: Vec<Value> = serde_json::from_str(&said.out).unwrap();
+    let rate = results[0]["ops_per_second"].as_f64().unwrap();
+    assert!(rate > 0.0 && rate <= 202.0, "{rate}");
+    runtime.block_on(ensemble.shutdown());
+}
+
+#[test]
+fn what_does_not_hold_and_what_is_not_there_ends_with_its_code() {
+    let (runtime, ensemble) = ensemble();
+    let endpoint = ensemble.endpoint(1);
+    let bench = |args: &[&str]| run(quorate(["bench"]).args(args).args(SHORT).env("QUORATE_ENDPOINT", &endpoint));
+
+    let said = bench(&["get", "--assert", "p99<1ns"]);
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.err.contains("does not hold: get: p99 in ms is"), "{said:?}");
+
+    bench(&["gets"]).refused(2, "there are set-lat, set, create");
+    bench(&["get", "--assert", "p98<1ms"]).refused(2, "a condition is one of");
+    bench(&["get", "--zookeeper", "127.0.0.1:1"]).refused(4, "no session with 127.0.0.1:1");
+    let nobody = run(quorate(["bench", "get"]).env("QUORATE_ENDPOINT", "http://127.0.0.1:1"));
+    nobody.refused(4, "127.0.0.1:1");
+    runtime.block_on(ensemble.shutdown());
+}
