@@ -20,6 +20,7 @@ mod ids;
 mod images;
 mod limits;
 mod members;
+mod multi;
 mod node;
 mod nodes;
 mod outcome;

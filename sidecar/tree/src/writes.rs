@@ -2,11 +2,12 @@
 //! changes anything. Operations of a multi are done one after the other and taken back if one of them is refused.
 
 use crate::acl::{self, Permissions};
+use crate::multi::Undo;
 use crate::node::{Data, Kind, Life, Name, Node, NodeId, TTL_MS_MAX};
 use crate::nodes::Nodes;
 use crate::{
-    Acl, Author, Change, Check, Create, CreateMode, Delete, MultiOp, Op, Outcome, Reap, Refusal, Refused, Reply,
-    SessionEnd, SessionId, SetAcl, SetData, Tree, Zxid, path,
+    Acl, Author, Change, Check, Create, CreateMode, Delete, Op, Outcome, Reap, Refusal, Reply, SessionEnd, SessionId,
+    SetAcl, SetData, Tree, Zxid, path,
 };
 
 /// One command while it is done.
@@ -16,26 +17,7 @@ pub(crate) struct Work<'a> {
     pub(crate) author: &'a Author,
     pub(crate) changes: Vec<Change>,
     /// Of a multi: how to take back what was done, the latest last.
-    undo: Option<Vec<Undo>>,
-}
-
-/// How to take back one change.
-enum Undo {
-    Create {
-        id: NodeId,
-        parent_pzxid: Zxid,
-    },
-    /// The node is out of its parent's table, but its slot is kept until it is certain that nothing is taken back.
-    Delete {
-        id: NodeId,
-        parent_pzxid: Zxid,
-    },
-    SetData {
-        id: NodeId,
-        data: Data,
-        mzxid: Zxid,
-        mtime_ms: i64,
-    },
+    pub(crate) undo: Option<Vec<Undo>>,
 }
 
 impl<'a> Work<'a> {
@@ -69,72 +51,7 @@ impl Tree {
         }
     }
 
-    fn multi(&mut self, ops: &[MultiOp], work: &mut Work<'_>) -> Outcome {
-        if ops.len() > self.limits.multi_ops_max {
-            return Err(Refusal::LimitExceeded.into());
-        }
-        work.undo = Some(Vec::new());
-        let mut replies = Vec::with_capacity(ops.len());
-        for (index, op) in ops.iter().enumerate() {
-            let result = match op {
-                MultiOp::Create(create) => self.create(create, work),
-                MultiOp::SetData(set) => self.set_data(set, work),
-                MultiOp::Delete(delete) => self.delete(delete, work),
-                MultiOp::Check(check) => self.check(check, work),
-            };
-            match result {
-                Ok(reply) => replies.push(reply),
-                Err(reason) => {
-                    self.take_back(work);
-                    return Err(Refused { reason, failed_op: Some(index as u32) });
-                }
-            }
-        }
-        for undo in work.undo.take().into_iter().flatten() {
-            if let Undo::Delete { id, .. } = undo {
-                self.nodes.remove(id);
-            }
-        }
-        Ok(Reply::Multi(replies))
-    }
-
-    fn take_back(&mut self, work: &mut Work<'_>) {
-        work.changes.clear();
-        for undo in work.undo.take().into_iter().flatten().rev() {
-            match undo {
-                Undo::Create { id, parent_pzxid } => {
-                    let (parent, path) = (self.nodes.get(id).parent, self.nodes.path(id));
-                    self.detach(id, &path);
-                    self.nodes.remove(id);
-                    self.change_node(parent, parent_of(&path), |node| {
-                        let directory = node.directory_mut();
-                        directory.created -= 1;
-                        directory.pzxid = parent_pzxid;
-                    });
-                }
-                Undo::Delete { id, parent_pzxid } => {
-                    let (parent, path) = (self.nodes.get(id).parent, self.nodes.path(id));
-                    let restore = |node: &mut Node| node.directory_mut().pzxid = parent_pzxid;
-                    self.change_node(parent, parent_of(&path), restore);
-                    self.attach(id, &path);
-                }
-                Undo::SetData { id, data, mzxid, mtime_ms } => {
-                    let path = self.nodes.path(id);
-                    let more_bytes = data.bytes_more_than(&self.nodes.get(id).data);
-                    self.change_node(id, &path, |node| {
-                        node.data = data;
-                        node.mzxid = mzxid;
-                        node.mtime_ms = mtime_ms;
-                        node.version = node.version.wrapping_sub(1);
-                    });
-                    self.count_usage(&path, 0, more_bytes);
-                    self.quota_node_set(&path);
-                }
-            }
-        }
-    }
-
-    fn create(&mut self, create: &Create, work: &mut Work<'_>) -> Result<Reply, Refusal> {
+    pub(crate) fn create(&mut self, create: &Create, work: &mut Work<'_>) -> Result<Reply, Refusal> {
         let (kind, is_sequential) = kind_of(create.mode, work.author.session)?;
         if create.data.as_ref().is_some_and(|data| data.len() > self.limits.node_bytes_max) {
             return Err(Refusal::LimitExceeded);
@@ -194,7 +111,7 @@ impl Tree {
         Ok(Reply::Created { path, stat: self.nodes.stat(id) })
     }
 
-    fn set_data(&mut self, set: &SetData, work: &mut Work<'_>) -> Result<Reply, Refusal> {
+    pub(crate) fn set_data(&mut self, set: &SetData, work: &mut Work<'_>) -> Result<Reply, Refusal> {
         if set.data.as_ref().is_some_and(|data| data.len() > self.limits.node_bytes_max) {
             return Err(Refusal::LimitExceeded);
         }
@@ -237,7 +154,7 @@ impl Tree {
         Ok(Reply::Stat(self.nodes.stat(id)))
     }
 
-    fn delete(&mut self, delete: &Delete, work: &mut Work<'_>) -> Result<Reply, Refusal> {
+    pub(crate) fn delete(&mut self, delete: &Delete, work: &mut Work<'_>) -> Result<Reply, Refusal> {
         if !delete.path.contains('/') || delete.path.contains('\0') || RESERVED.contains(&delete.path.as_str()) {
             return Err(Refusal::BadArguments);
         }
@@ -256,7 +173,7 @@ impl Tree {
         Ok(Reply::Done)
     }
 
-    fn check(&mut self, check: &Check, work: &Work<'_>) -> Result<Reply, Refusal> {
+    pub(crate) fn check(&mut self, check: &Check, work: &Work<'_>) -> Result<Reply, Refusal> {
         let id = self.find_valid(&check.path)?;
         acl::check(self.nodes.acl(id), Permissions::READ, &work.author.identities)?;
         check_version(check.version, self.nodes.get(id).version)?;
@@ -321,7 +238,7 @@ impl Tree {
     }
 
     /// Makes a node of the arena part of the tree.
-    fn attach(&mut self, id: NodeId, path: &str) {
+    pub(crate) fn attach(&mut self, id: NodeId, path: &str) {
         let parent = self.nodes.get(id).parent;
         let parent_due_before = self.nodes.get(parent).due_from_ms();
         self.nodes.link(id);
@@ -336,7 +253,7 @@ impl Tree {
     }
 
     /// The opposite of [`Tree::attach`].
-    fn detach(&mut self, id: NodeId, path: &str) {
+    pub(crate) fn detach(&mut self, id: NodeId, path: &str) {
         self.quota_node_goes(path);
         self.count_usage(path, -1, -(self.nodes.get(id).data.as_slice().len() as i64));
         if let Kind::Ephemeral(owner) = self.nodes.get(id).life.kind() {
@@ -426,7 +343,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::{Applied, Command, Lane, Limits, MemberId};
+    use crate::{Applied, Command, Lane, Limits, MemberId, MultiOp};
 
     #[test]
     fn sequence_numbers_go_on_beyond_what_zookeeper_can_count() {

@@ -1,8 +1,8 @@
 //! Multis: all or nothing, each operation seeing the ones before it.
 
-use quorate_tree::{Acl, Change, CreateMode, Limits, MultiOp, Op, Refusal, Refused, Reply, Stat};
+use quorate_tree::{Acl, Change, CreateMode, Limits, MultiOp, Op, Permissions, Refusal, Refused, Reply, Stat};
 
-use crate::driver::{Driver, check, create, delete, set};
+use crate::driver::{Driver, check, create, delete, set, set_acl};
 
 fn make(path: &str, mode: CreateMode) -> MultiOp {
     MultiOp::Create(create(path, mode))
@@ -113,4 +113,26 @@ fn a_check_asks_for_path_existence_and_version_in_this_order() {
     assert_eq!(refusal(check("/no/", 7)), Refused { reason: Refusal::BadArguments, failed_op: Some(1) });
     assert_eq!(refusal(check("/no", 7)), Refused { reason: Refusal::NoNode, failed_op: Some(1) });
     assert_eq!(refusal(check("/", 7)), Refused { reason: Refusal::BadVersion, failed_op: Some(1) });
+}
+
+#[test]
+fn a_check_blames_the_path_then_existence_then_permission_then_version() {
+    #[track_caller]
+    fn refused(path: &str, version: i32, reason: Refusal) {
+        let mut driver = Driver::new();
+        let alice = driver.open();
+        driver.create(&alice, "/t", CreateMode::Persistent);
+        driver.create(&alice, "/closed", CreateMode::Persistent);
+        let list = vec![Acl { permissions: Permissions::WRITE, ..Acl::open() }];
+        driver.accepted(&alice, Op::SetAcl(set_acl("/closed", list, -1)));
+
+        let done = driver.apply(&alice, Op::Multi(vec![check("/t", 0), check(path, version)]));
+
+        assert_eq!(done.outcome, Err(Refused { reason, failed_op: Some(1) }), "{path}");
+    }
+
+    refused("/closed/", 5, Refusal::BadArguments);
+    refused("/no", 5, Refusal::NoNode);
+    refused("/closed", 5, Refusal::NoAuth);
+    refused("/t", 5, Refusal::BadVersion);
 }
