@@ -15,6 +15,11 @@ pub(crate) enum Undo {
         id: NodeId,
         parent_pzxid: Zxid,
     },
+    /// What was shown of a quota before it counted. Lies under the creation of its limits.
+    Usage {
+        id: NodeId,
+        data: Data,
+    },
     SetData {
         id: NodeId,
         data: Data,
@@ -72,6 +77,10 @@ impl Tree {
                     let restore = |node: &mut Node| node.directory_mut().pzxid = parent_pzxid;
                     self.change_node(parent, parent_of(&path), restore);
                     self.attach(id, &path);
+                }
+                Undo::Usage { id, data } => {
+                    let path = self.nodes.path(id);
+                    self.change_node(id, &path, |node| node.data = data);
                 }
                 Undo::SetData { id, data, mzxid, mtime_ms } => {
                     let path = self.nodes.path(id);

@@ -179,6 +179,13 @@ impl Tree {
         }
     }
 
+    /// What a node to create will write over, if it is to make a quota count: an earlier usage.
+    pub(crate) fn usage_beside(&self, path: &str) -> Option<(NodeId, Data)> {
+        let Some(QuotaNode::Limits(subtree)) = QuotaNode::of(path) else { return None };
+        let id = self.nodes.find(&format!("{QUOTAS}{subtree}/{USAGE}"))?;
+        Some((id, self.nodes.get(id).data.clone()))
+    }
+
     /// A node has come: it may make a quota count, or be where one shows its usage.
     pub(crate) fn quota_node_came(&mut self, id: NodeId, path: &str) {
         match QuotaNode::of(path) {

@@ -104,6 +104,9 @@ impl Tree {
             aversion: 0,
             directory: None,
         });
+        if let Some((id, data)) = self.usage_beside(&path) {
+            work.remember(|| Undo::Usage { id, data });
+        }
         self.attach(id, &path);
         work.remember(|| Undo::Create { id, parent_pzxid });
         work.changes.push(Change::Created { path: path.clone() });

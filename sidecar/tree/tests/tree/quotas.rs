@@ -181,6 +181,18 @@ fn a_multi_counts_what_it_has_done_so_far_and_takes_it_back() {
 }
 
 #[test]
+fn a_multi_that_fails_leaves_an_old_usage_as_it_was() {
+    let (mut driver, alice) = limited("count=-1,bytes=-1");
+    driver.accepted(&alice, Op::Delete(delete(&limits_of("/a"), -1)));
+    driver.create(&alice, "/a/c", PERSISTENT);
+
+    let fails = vec![MultiOp::Create(with_data(&limits_of("/a"), "count=9")), MultiOp::Delete(delete("/no", -1))];
+    driver.refused(&alice, Op::Multi(fails), Refusal::NoNode);
+
+    assert_eq!(shown(&driver.tree, "/a"), "count=2,bytes=3");
+}
+
+#[test]
 fn the_innermost_quota_decides_and_the_outer_one_counts_all_the_same() {
     let (mut driver, alice) = limited("count=-1,bytes=-1=;countHardLimit=2");
     limit(&mut driver, &alice, "/a/b", "count=-1,bytes=-1");
