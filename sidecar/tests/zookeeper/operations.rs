@@ -355,6 +355,25 @@ async fn a_session_is_closed_with_its_ephemerals_and_then_the_connection() {
 }
 
 #[tokio::test]
+async fn a_session_with_very_many_ephemerals_is_closed_like_any_other() {
+    let (ensemble, mut other) = client().await;
+    let mut owner = Client::open(&ensemble.zookeeper_endpoint(1)).await;
+    owner.plant("/p").await;
+    // Their paths alone would fill more than a frame.
+    let path = format!("/p/{}-", "n".repeat(100));
+    let op =
+        || quorate_wire::MultiOp::Create(creation(CreateKind::Create, &path, "", create_flags::EPHEMERAL_SEQUENTIAL));
+    for _ in 0..10 {
+        assert!(owner.ask(Request::Multi((0..1_500).map(|_| op()).collect())).await.is_ok());
+    }
+
+    assert_eq!(owner.ask(Request::CloseSession).await, Ok(Response::Empty));
+
+    owner.ended().await;
+    assert_eq!(other.stat("/p").await.unwrap().num_children, 0);
+}
+
+#[tokio::test]
 async fn a_sync_echoes_its_path_whatever_it_is() {
     let (_ensemble, mut client) = client().await;
 

@@ -140,7 +140,7 @@ impl Serving<'_> {
         loop {
             let room = self.has_room();
             // More may have been read than there was room for.
-            let taken = room && self.take().await;
+            let taken = room && self.take().await?;
             tokio::select! {
                 biased;
                 () = &mut stopped => return Err(End::Stop),
@@ -156,7 +156,7 @@ impl Serving<'_> {
     }
 
     /// Hands on what has been read, up to a batch; whether there was anything.
-    async fn take(&mut self) -> bool {
+    async fn take(&mut self) -> Result<bool, End> {
         let mut requests = Vec::new();
         let now = Instant::now();
         while self.then == Then::Continue
@@ -174,13 +174,17 @@ impl Serving<'_> {
             requests.push(request);
         }
         if requests.is_empty() {
-            return false;
+            return Ok(false);
         }
         self.stats.received(requests.len() as u64);
         self.stats.outstanding(self.asked.len());
         self.kinds.record();
-        self.attachment.submit(requests).await;
-        true
+        tokio::select! {
+            biased;
+            () = self.attachment.submit(requests) => Ok(true),
+            // While the member has no room for more writes, nothing of these was taken.
+            () = self.stop.cancelled() => Err(End::Stop),
+        }
     }
 
     fn next_asked(&mut self) -> Option<Asked> {
