@@ -12,8 +12,9 @@ use quorate_integration::{
     raw::{RawSession, create, heartbeat, status_of},
 };
 use quorate_proto::v1::{
-    AttachRequest, Attached, ClientFrame, CreateMode, CreateRequest, GetRequest, Refusal, Request, SessionKey,
-    goodbye::Reason, reply::Result as Answer, request::Op, server_item::Item,
+    AttachRequest, Attached, AuthRequest, ClientFrame, CreateMode, CreateRequest, GetRequest, Refusal, Request,
+    SessionKey, TransactionOp, TransactionRequest, goodbye::Reason, reply::Result as Answer, request::Op,
+    server_item::Item, transaction_op,
 };
 use rand::{RngCore, SeedableRng, rngs::StdRng};
 use tokio::{
@@ -123,6 +124,36 @@ fn a_stream_that_breaks_the_protocol_ends_and_its_session_goes_on() {
         session.send_write(large(8 * 1024 * 1024)).await?;
         let _ = last_word(&mut session).await?;
         serves(cluster, "after-offences").await
+    });
+}
+
+/// A member once proposed what its log does not take, and died of it, as did the next one.
+#[test]
+fn what_one_client_piles_up_kills_no_member() {
+    on_processes(Options::default(), async |cluster| {
+        for id in cluster.ids() {
+            let mut session = RawSession::open(&cluster.endpoint(id), 10_000).await?;
+            // Large ones, and so many small ones that they are large together.
+            for (length, times) in [(3_900_000, 20), (1_000, 40)] {
+                let mut refusals = 0;
+                for round in 0..times {
+                    let credential = format!("{round}{}:secret", "u".repeat(length)).into_bytes().into();
+                    let reply = session.ask(Op::Auth(AuthRequest { scheme: "digest".into(), credential })).await?;
+                    if let Some(Answer::Refused(refused)) = reply.result {
+                        ensure!(refused.reason() == Refusal::AuthFailed, "{refused:?}");
+                        refusals += 1;
+                    }
+                }
+                ensure!(refusals >= 20, "{} of {times} names of {length} bytes were taken", times - refusals);
+            }
+            let op = TransactionOp { op: Some(transaction_op::Op::Create(CreateRequest::default())) };
+            let ops = vec![op; 100_000];
+            let reply = session.write(Op::Transaction(TransactionRequest { ops })).await?;
+            let Some(Answer::Refused(refused)) = reply.result else { bail!("too many operations were taken") };
+            ensure!(refused.reason() == Refusal::LimitExceeded, "{refused:?}");
+            session.ask(Op::Close(Default::default())).await?;
+        }
+        serves(cluster, "after-piles").await
     });
 }
 

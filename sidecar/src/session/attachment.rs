@@ -270,6 +270,9 @@ impl Attachment {
             // What it says of itself does not count, and what it is, is known.
             return Answer::Done;
         }
+        if credential.len() > identity::IDENTITIES_BYTES_MAX {
+            return Answer::Declined(Declined::AuthFailed);
+        }
         let Some(new) = identity::of_credential(scheme, credential, self.sessions.super_digest.as_ref()) else {
             return Answer::Declined(Declined::AuthFailed);
         };
@@ -278,6 +281,9 @@ impl Attachment {
             if !identities.contains(&identity) {
                 identities.push(identity);
             }
+        }
+        if identity::bytes(&identities) > identity::IDENTITIES_BYTES_MAX {
+            return Answer::Declined(Declined::AuthFailed);
         }
         self.identities = identities.into();
         self.queue.set_identities(self.identities.clone());

@@ -16,6 +16,15 @@ impl std::fmt::Debug for SuperDigest {
     }
 }
 
+/// All that a connection may be, in bytes: it travels with each of its writes, to the leader and into the log, so it is
+/// no more than what a permit stands for.
+pub(super) const IDENTITIES_BYTES_MAX: usize = super::weight::BYTES_PER_PERMIT;
+
+/// How much of [`IDENTITIES_BYTES_MAX`] these take.
+pub(super) fn bytes(identities: &[Identity]) -> usize {
+    identities.iter().map(|identity| size_of::<Identity>() + identity.scheme.len() + identity.id.len()).sum()
+}
+
 /// Of what a connection is by where it comes from.
 pub(super) const ADDRESS_SCHEME: &str = "ip";
 

@@ -3,7 +3,7 @@
 use quorate_tree::{Acl, Create, MultiOp, Op, SetData};
 
 /// So many bytes count as one more write.
-const BYTES_PER_PERMIT: usize = 16 * 1024;
+pub(super) const BYTES_PER_PERMIT: usize = 16 * 1024;
 
 /// The permits of a write.
 pub(super) fn permits(op: &Op) -> u32 {

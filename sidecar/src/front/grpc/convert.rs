@@ -2,8 +2,8 @@
 
 use quorate_proto::v1 as proto;
 use quorate_tree::{
-    Acl, Check, Create, CreateMode, Delete, Identity, MultiOp, Op, Permissions, Refusal, Refused, Reply, SetAcl,
-    SetData, Stat, WriteNumber, Zxid,
+    Acl, Check, Create, CreateMode, Delete, Identity, Limits, MultiOp, Op, Permissions, Refusal, Refused, Reply,
+    SetAcl, SetData, Stat, WriteNumber, Zxid,
 };
 
 use crate::{
@@ -48,7 +48,9 @@ pub(super) fn request(request: proto::Request) -> Result<Request, Malformed> {
         }
         Asked::Delete(r) => RequestKind::Write(Op::Delete(delete(r))),
         Asked::Transaction(r) => {
-            RequestKind::Write(Op::Multi(r.ops.into_iter().map(multi_op).collect::<Result<_, _>>()?))
+            // One operation too many is refused as a million too many are, and does not fill the log before.
+            let ops = r.ops.into_iter().take(Limits::DEFAULT.multi_ops_max + 1);
+            RequestKind::Write(Op::Multi(ops.map(multi_op).collect::<Result<_, _>>()?))
         }
         Asked::Auth(r) => RequestKind::Auth { scheme: r.scheme, credential: r.credential },
         Asked::Heartbeat(proto::HeartbeatRequest {}) => RequestKind::Heartbeat,
@@ -267,7 +269,10 @@ fn declined_reply(declined: Declined) -> proto::RefusedReply {
             (Said::LimitExceeded, "this session or this member holds as many watches as it may")
         }
         Declined::OnlyReads => unreachable!("sessions of this door are those of the ensemble"),
-        Declined::AuthFailed => (Said::AuthFailed, "the credential was not accepted; the scheme is digest"),
+        Declined::AuthFailed => (
+            Said::AuthFailed,
+            "the credential was not accepted; the scheme is digest, and what one stream authenticates as takes at most 16 KiB",
+        ),
     };
     proto::RefusedReply { reason: reason.into(), message: message.into(), failed_op: None }
 }
