@@ -74,6 +74,9 @@ pub(crate) const ACCEPT_BACKLOG: u32 = 1024;
 pub(crate) const ACCEPT_PAUSE_MIN: Duration = Duration::from_millis(5);
 pub(crate) const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
 
+/// A connection to a gRPC door must say within this time that it speaks HTTP/2.
+pub(crate) const CONNECTION_OPENING_MAX: Duration = Duration::from_secs(10);
+
 /// A silent connection is asked after this long, then every interval, and given up after this many silent answers.
 pub(crate) const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 pub(crate) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);

@@ -20,6 +20,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpSocket, TcpStream, lookup_host},
     sync::{OwnedSemaphorePermit, Semaphore},
+    time::Sleep,
 };
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
@@ -27,6 +28,9 @@ use crate::{
     config::{Address, limits},
     telemetry::metrics::DoorMetrics,
 };
+
+/// `PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n`, and the head of the frame that must follow it.
+const HTTP2_OPENING_BYTES: usize = 24 + 9;
 
 /// A door that listens.
 #[derive(Debug)]
@@ -54,8 +58,17 @@ pub(crate) struct Connection {
     stream: TcpStream,
     peer: SocketAddr,
     metrics: DoorMetrics,
+    /// What it must have said by when, if that is not for the protocol above to see to.
+    opening: Option<Opening>,
     _place: OwnedSemaphorePermit,
     _address_place: Option<AddressPlace>,
+}
+
+/// The first bytes of a connection that are still to come.
+#[derive(Debug)]
+struct Opening {
+    bytes_missing: usize,
+    deadline: Pin<Box<Sleep>>,
 }
 
 /// Why a door cannot listen.
@@ -145,15 +158,16 @@ impl Door {
             }
             self.metrics.opened();
             let metrics = self.metrics.clone();
-            return Connection { stream, peer, metrics, _place: place, _address_place: address_place };
+            return Connection { stream, peer, metrics, opening: None, _place: place, _address_place: address_place };
         }
     }
 
-    /// The connections as a stream that never ends, as tonic's server takes them.
+    /// The connections as a stream that never ends, as tonic's server takes them. A client that does not say the
+    /// opening of HTTP/2 in time loses its place: the server's own pings begin only behind it.
     pub(crate) fn into_incoming(self) -> impl Stream<Item = io::Result<Connection>> + Send {
         futures_util::stream::unfold(self, |mut door| async move {
             let connection = door.accept().await;
-            Some((Ok(connection), door))
+            Some((Ok(connection.opened_within(HTTP2_OPENING_BYTES, limits::CONNECTION_OPENING_MAX)), door))
         })
     }
 
@@ -275,6 +289,12 @@ impl Connection {
         self.peer
     }
 
+    /// Ends the connection unless its first bytes come in time.
+    fn opened_within(mut self, bytes: usize, within: Duration) -> Self {
+        self.opening = Some(Opening { bytes_missing: bytes, deadline: Box::pin(tokio::time::sleep(within)) });
+        self
+    }
+
     /// Makes the other end see a reset when this one is dropped, as from a process that is no more.
     pub(crate) fn reset_on_drop(&self) {
         // Without it the other end sees an ordinary end, which does as well.
@@ -298,7 +318,16 @@ impl Connected for Connection {
 
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let filled = buf.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        let Some(opening) = &mut self.opening else { return read };
+        opening.bytes_missing = opening.bytes_missing.saturating_sub(buf.filled().len() - filled);
+        if opening.bytes_missing == 0 {
+            self.opening = None;
+        } else if read.is_pending() && opening.deadline.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        read
     }
 }
 
@@ -331,7 +360,10 @@ impl AsyncWrite for Connection {
 #[cfg(test)]
 mod tests {
     use quorate_tree::MemberId;
-    use tokio::{io::AsyncReadExt, time::timeout};
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        time::timeout,
+    };
 
     use super::*;
     use crate::telemetry::metrics::{Levels, Metrics};
@@ -422,6 +454,34 @@ mod tests {
         drop(first);
         let _three = TcpStream::connect(address).await.unwrap();
         timeout(WITHIN, door.accept()).await.expect("its share is free again");
+    }
+
+    #[tokio::test]
+    async fn whoever_does_not_say_the_opening_in_time_loses_its_place() {
+        let (mut door, metrics) = door(bounds(1, 0)).await;
+        let mut silent = TcpStream::connect(door.address()).await.unwrap();
+        silent.write_all(b"PRI * HTTP/2.0\r\n").await.unwrap();
+        let mut first = door.accept().await.opened_within(HTTP2_OPENING_BYTES, Duration::from_millis(20));
+
+        let mut read = Vec::new();
+        let ended = timeout(WITHIN, first.read_to_end(&mut read)).await.expect("it waits for more");
+
+        assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(read, b"PRI * HTTP/2.0\r\n");
+        drop((first, metrics));
+    }
+
+    #[tokio::test]
+    async fn whoever_has_said_the_opening_may_be_silent() {
+        let (mut door, _metrics) = door(bounds(1, 0)).await;
+        let mut client = TcpStream::connect(door.address()).await.unwrap();
+        client.write_all(b"opened").await.unwrap();
+        let mut connection = door.accept().await.opened_within(6, Duration::from_millis(20));
+        connection.read_exact(&mut [0; 6]).await.unwrap();
+
+        let silence = timeout(Duration::from_millis(60), connection.read_u8()).await;
+
+        assert!(silence.is_err(), "{silence:?}");
     }
 
     #[test]
