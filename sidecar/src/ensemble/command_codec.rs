@@ -1,7 +1,7 @@
 //! Commands to and from `quorate_proto::peer`: what a log entry carries.
 //!
 //! A proposal is encoded once, by the member that makes it. The leader reads no more of it than its [`Head`] and puts
-//! the bytes into a batch as they are; every member decodes the whole batch when it applies it. Decoding refuses
+//! the bytes into a batch as they are, once it has found that it could decode what another member sent; every member decodes the whole batch when it applies it. Decoding refuses
 //! what this version does not know: a member that went on would differ from the others.
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -15,6 +15,9 @@ use quorate_tree::{
 /// The format of batches, and of everything that members say to each other.
 pub(crate) const FORMAT: u32 = 1;
 
+/// Far more than a frame of a client makes, and far less than a log entry takes.
+const PROPOSAL_BYTES_MAX: usize = 32 * 1024 * 1024;
+
 /// Why a payload cannot be understood here.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CommandError {
@@ -24,6 +27,8 @@ pub(crate) enum CommandError {
     Missing { message: &'static str, field: &'static str },
     #[error("{what} {number} is not known to this version")]
     Unknown { what: &'static str, number: u64 },
+    #[error("a proposal of {bytes} bytes is more than {PROPOSAL_BYTES_MAX}")]
+    TooLarge { bytes: usize },
     #[error("bytes that are no {message}")]
     Garbled {
         message: &'static str,
@@ -111,6 +116,17 @@ pub(crate) fn decode_head(proposal: &Bytes) -> Result<Head, CommandError> {
     let lane = lane(head.member, head.incarnation, head.lane_seq)?;
     let command = head.command.ok_or(CommandError::Missing { message: "proposal", field: "command" })?;
     Ok(Head { lane, session: SessionId(command.session), traceparent: head.traceparent })
+}
+
+/// Whether all members will be able to apply what one of them proposes. What was agreed and cannot be applied would end
+/// every member, at each start anew.
+pub(crate) fn check_proposal(proposal: &Bytes) -> Result<(), CommandError> {
+    if proposal.len() > PROPOSAL_BYTES_MAX {
+        return Err(CommandError::TooLarge { bytes: proposal.len() });
+    }
+    let proposal = peer::Proposal::decode(proposal.clone())
+        .map_err(|source| CommandError::Garbled { message: "proposal", source })?;
+    command(proposal, 0).map(drop)
 }
 
 pub(crate) fn encode_proposal(lane: Lane, author: Author, op: Op, traceparent: String) -> Bytes {
@@ -435,6 +451,26 @@ mod tests {
         let head = decode_head(&proposal).unwrap();
 
         assert_eq!(head, Head { lane: lane(9), session: SessionId(11), traceparent: "00-trace".into() });
+    }
+
+    #[test]
+    fn a_proposal_that_members_cannot_apply_is_found_before_it_is_agreed() {
+        let checked = |proposal: peer::Proposal| check_proposal(&proposal.encode_to_vec().into());
+        let good = encode_proposal(lane(9), author(), Op::CloseSession, String::new());
+        assert!(check_proposal(&good).is_ok());
+
+        let without_op = peer::Proposal { member: 1, command: Some(peer::Command::default()), ..Default::default() };
+        let mut garbled = good.to_vec();
+        // The head of it is still good.
+        garbled.extend([0x22, 4, 0x2a, 2, 8, 1]);
+        let large =
+            Op::SetData(SetData { path: "/a".into(), data: Some(vec![0; PROPOSAL_BYTES_MAX].into()), version: 0 });
+        let large = encode_proposal(lane(9), author(), large, String::new());
+
+        assert!(decode_head(&garbled.clone().into()).is_ok());
+        assert!(matches!(checked(without_op), Err(CommandError::Missing { .. })));
+        assert!(matches!(check_proposal(&garbled.into()), Err(CommandError::Garbled { .. })));
+        assert!(matches!(check_proposal(&large), Err(CommandError::TooLarge { .. })));
     }
 
     #[test]

@@ -36,7 +36,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Span, debug, error, info, warn};
 
 use super::{
-    command_codec::{BatchWriter, decode_head},
+    command_codec::{BatchWriter, check_proposal, decode_head},
     config::Timing,
     deadlines::{ExpiryQueue, Overdue},
     disks::DiskTable,
@@ -480,6 +480,9 @@ impl LeaderTask {
             let lane = head.lane;
             if (lane.member, lane.incarnation) != (from.member, from.incarnation) {
                 return Err(format!("a proposal of member {} in another's stream", lane.member));
+            }
+            if from.member != self.member {
+                check_proposal(&proposal).map_err(|error| error.to_string())?;
             }
             reign.deadlines.touch(head.session, now);
             let span = append_span(&head.traceparent);

@@ -96,6 +96,9 @@ impl PeerService {
             let mut received = 0;
             while let Some(chunk) = queue.blocking_recv() {
                 received += chunk.len() as u64;
+                if received > meta.bytes {
+                    break;
+                }
                 draft.write(&chunk)?;
             }
             if received != meta.bytes {

@@ -34,6 +34,7 @@ mod conformance;
 mod divergence;
 mod failing_disk;
 mod failover;
+mod forged;
 mod forming;
 mod joining;
 mod measure;
