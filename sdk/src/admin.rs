@@ -166,8 +166,16 @@ impl Admin {
 
     /// The sessions of the ensemble, as a member has applied them.
     pub async fn sessions(&self) -> Result<Vec<SessionInfo>> {
-        let reply = self.ask(|mut admin| async move { admin.list_sessions(v1::ListSessionsRequest {}).await }).await?;
-        Ok(reply.sessions.into_iter().map(SessionInfo::from).collect())
+        let mut sessions: Vec<SessionInfo> = Vec::new();
+        loop {
+            let request = v1::ListSessionsRequest { after: sessions.last().map_or(0, |last| last.id.0) };
+            let page = self.ask(|mut admin| async move { admin.list_sessions(request).await }).await?;
+            let more = page.more && !page.sessions.is_empty();
+            sessions.extend(page.sessions.into_iter().map(SessionInfo::from));
+            if !more {
+                return Ok(sessions);
+            }
+        }
     }
 
     /// Ends a session as if its timeout had passed. Waits for a majority.

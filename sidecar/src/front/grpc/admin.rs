@@ -34,11 +34,14 @@ impl Admin for AdminService {
 
     async fn list_sessions(
         &self,
-        _: Request<proto::ListSessionsRequest>,
+        request: Request<proto::ListSessionsRequest>,
     ) -> Result<Response<proto::ListSessionsReply>, Status> {
-        let sessions = self
-            .member
-            .sessions(SessionId::NONE, SESSIONS_MAX)
+        let after = SessionId(request.into_inner().after);
+        // One more than a page tells whether there is a next one.
+        let mut sessions = self.member.sessions(after, SESSIONS_MAX + 1);
+        let more = sessions.len() > SESSIONS_MAX;
+        sessions.truncate(SESSIONS_MAX);
+        let sessions = sessions
             .into_iter()
             .map(|session| proto::SessionInfo {
                 session_id: session.id.0,
@@ -50,7 +53,7 @@ impl Admin for AdminService {
                 connected_here: session.connected_here,
             })
             .collect();
-        Ok(Response::new(proto::ListSessionsReply { sessions }))
+        Ok(Response::new(proto::ListSessionsReply { sessions, more }))
     }
 
     async fn expire_session(
