@@ -92,6 +92,10 @@ impl Modes {
     fn has(self, mode: Self) -> bool {
         self.0 & mode.0 != 0
     }
+
+    fn count(self) -> usize {
+        self.0.count_ones() as usize
+    }
 }
 
 /// Connections and their modes. A few are a list; many are a map, so that arming stays cheap in a crowd.
@@ -153,6 +157,15 @@ impl Watchers {
                 had
             }
         }
+    }
+
+    /// Takes a connection out, and gives the modes it had.
+    fn forget(&mut self, conn: ConnId) -> Modes {
+        let had = match self {
+            Self::Few(list) => list.iter().position(|(c, _)| *c == conn).map(|at| list.swap_remove(at).1),
+            Self::Many(map) => map.remove(&conn),
+        };
+        had.unwrap_or_default()
     }
 
     fn modes(&self, conn: ConnId) -> Modes {
@@ -256,10 +269,15 @@ impl WatchTable {
 
     /// Forgets a connection.
     pub(crate) fn forget(&mut self, conn: ConnId) {
-        for path in self.conns.get(&conn).into_iter().flatten().cloned().collect::<Vec<_>>() {
-            self.remove(conn, &path, WatchKind::Any);
+        for path in self.conns.remove(&conn).into_iter().flatten() {
+            let watches = self.paths.get_mut(&path).expect("a path somebody watches is in the table");
+            let (data, child) = (watches.data.forget(conn), watches.child.forget(conn));
+            self.count -= data.count() + child.count();
+            self.recursive -= usize::from(data.has(Modes::RECURSIVE));
+            if watches.data.is_empty() && watches.child.is_empty() {
+                self.paths.remove(&path);
+            }
         }
-        self.conns.remove(&conn);
     }
 
     /// What a change fires, in the order in which a connection is to hear it: the data table of the node, for a
