@@ -69,6 +69,12 @@ impl From<Status> for Failure {
             Code::NotFound | Code::Unauthenticated => Self::NoSession(message),
             // What tonic makes of a connection that breaks.
             Code::Unavailable | Code::Cancelled | Code::Unknown => Self::Unreachable(message),
+            // The server has no such service at all, so it has nothing to say about it either.
+            Code::Unimplemented => Self::Refused(
+                Code::Unimplemented,
+                "the server at this endpoint has no sessions for clients; is it another door, or another service?"
+                    .into(),
+            ),
             code => Self::Refused(code, message),
         }
     }
@@ -77,6 +83,7 @@ impl From<Status> for Failure {
 impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
         match failure {
+            Failure::Refused(Code::Unimplemented, message) => Self::Config { message },
             Failure::Refused(_, message) | Failure::NoSession(message) => Self::BadArguments { message },
             Failure::Unreachable(message) => Self::Unreachable { message },
             Failure::Protocol(message) => Self::Protocol(message),

@@ -89,7 +89,9 @@ fn refusals_have_their_codes_and_say_what_to_do_next() {
     ensemble.run(&["create", "/a"]).refused(1, "error: node /a exists\n  `quorate set /a DATA` changes its data");
     ensemble.run(&["rm", "/a"]).refused(1, "`quorate rm -r /a` deletes what is below it too");
     ensemble.run(&["set", "/a", "y", "--version", "7"]).refused(1, "`quorate stat /a` shows its version");
-    ensemble.run(&["create", "/no/parent"]).refused(3, "`create --parents` makes what is missing above");
+    ensemble
+        .run(&["create", "/no/parent"])
+        .refused(3, "the node above /no/parent does not exist\n  `quorate create --parents`");
     ensemble.run(&["get", "a"]).refused(2, "\"a\" is no path");
     ensemble.run(&["stat", "/none"]).refused(3, "no node /none");
     ensemble.run(&["tree", "/none"]).refused(3, "no node /none");

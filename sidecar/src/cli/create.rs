@@ -3,7 +3,7 @@
 use std::{process::ExitCode, time::Duration};
 
 use clap::Args;
-use quorate::{Client, CreateMode, Created};
+use quorate::{Client, CreateMode, Created, Error};
 use serde::Serialize;
 use tokio::select;
 
@@ -77,11 +77,22 @@ impl Create {
         if self.parents {
             create = create.parents();
         }
-        let created = create.await?;
+        let created = create.await.map_err(|error| self.failed(error))?;
         self.print(&created)?;
         match stop {
             Some(stop) => hold(client, stop).await,
             None => Ok(ExitCode::SUCCESS),
+        }
+    }
+
+    /// What is missing is the node above, not the one to create.
+    fn failed(&self, error: Error) -> Failure {
+        match error {
+            Error::NoNode { path } if !self.parents => {
+                Failure::new(Exit::NotFound, format_args!("the node above {path} does not exist"))
+                    .next("`quorate create --parents` makes it")
+            }
+            error => error.into(),
         }
     }
 

@@ -45,7 +45,7 @@ pub(super) fn json_line(value: &impl Serialize) -> io::Result<()> {
 pub(super) fn table<const N: usize>(head: [&str; N], right: [bool; N], rows: Vec<[String; N]>) -> String {
     let mut table = Table::new();
     table.load_style(NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(head).add_rows(rows);
+    table.set_header(head).add_rows(rows.into_iter().map(|row| row.map(plain)));
     for (column, right) in table.column_iter_mut().zip(right) {
         column.set_padding((0, 2));
         if right {
@@ -53,6 +53,15 @@ pub(super) fn table<const N: usize>(head: [&str; N], right: [bool; N], rows: Vec
         }
     }
     table.trim_fmt()
+}
+
+/// Text of others, as one line of it that a terminal only shows: a client says its name itself.
+fn plain(text: String) -> String {
+    if !text.contains(char::is_control) {
+        return text;
+    }
+    let shown = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(shown).collect()
 }
 
 #[cfg(test)]
@@ -66,5 +75,14 @@ mod tests {
         let text = table(["MEMBER", "ROLE"], [true, false], rows);
 
         assert_eq!(text, "MEMBER  ROLE\n     1  leader\n     2");
+    }
+
+    #[test]
+    fn text_of_others_does_not_command_the_terminal() {
+        let rows = vec![["\u{1b}[2Jb\u{e4}r\n9  forged".to_owned()]];
+
+        let text = table(["CLIENT"], [false], rows);
+
+        assert_eq!(text, "CLIENT\n\\u{1b}[2Jb\u{e4}r\\n9  forged");
     }
 }
