@@ -302,7 +302,8 @@ impl Client {
     }
 
     /// Repeats `op` under the client's retry policy and budget, while its error is retryable
-    /// ([`Error::is_retryable`]).
+    /// ([`Error::is_retryable`]) and the client goes on: one that was closed, or that lost its only session, answers
+    /// nothing any more.
     ///
     /// # Cancel safety
     /// That of `op`.
@@ -310,7 +311,8 @@ impl Client {
     where
         Fut: Future<Output = Result<T>>,
     {
-        retry_within(&self.core.retry, Some(&self.core.budget), |error| Verdict::from(error), op).await
+        let classify = |error: &Error| if self.core.is_shut() { Verdict::Permanent } else { Verdict::from(error) };
+        retry_within(&self.core.retry, Some(&self.core.budget), classify, op).await
     }
 
     /// The delays this client was set up with.

@@ -185,7 +185,8 @@ impl<'a> Create<'a> {
         self
     }
 
-    /// Creates what is missing above it, as containers.
+    /// Creates what is missing above it, as containers with the client's default ACL: the ACL of this node is for it
+    /// alone, since others may have to create beside it.
     pub fn parents(mut self) -> Self {
         self.parents = true;
         self
@@ -210,7 +211,7 @@ impl<'a> Create<'a> {
                 Err(error @ Error::NoNode { .. }) if self.parents => last = Some(error),
                 other => return other,
             }
-            create_parents(self.client, path, self.options.acl.clone()).await?;
+            create_parents(self.client, path).await?;
         }
         Err(last.expect("a round ends with an error"))
     }
@@ -321,7 +322,7 @@ pub(crate) fn created_of(created: v1::CreateReply, ns: &Namespace) -> Result<Cre
 }
 
 /// Creates what is missing above `path`, from the first that exists downwards.
-async fn create_parents(client: &Client, path: &str, acl: Option<Arc<[Acl]>>) -> Result<()> {
+async fn create_parents(client: &Client, path: &str) -> Result<()> {
     let mut missing = Vec::new();
     let mut at = path::parent(path);
     while let Some(above) = at {
@@ -336,13 +337,13 @@ async fn create_parents(client: &Client, path: &str, acl: Option<Arc<[Acl]>>) ->
         at = path::parent(above);
     }
     for above in missing.into_iter().rev() {
-        create_container(client, above, acl.clone()).await?;
+        create_container(client, above).await?;
     }
     Ok(())
 }
 
-async fn create_container(client: &Client, path: &str, acl: Option<Arc<[Acl]>>) -> Result<()> {
-    let options = CreateOptions { mode: CreateMode::Container, acl, ..CreateOptions::default() };
+async fn create_container(client: &Client, path: &str) -> Result<()> {
+    let options = CreateOptions { mode: CreateMode::Container, acl: client.acl.clone(), ..CreateOptions::default() };
     let op = options.request(&client.ns, path).map(Op::Create);
     match Call::single(&client.core, &client.ns, op, finish_create).await {
         // Somebody else was faster, or deleted what is above: the caller's next round sees it.

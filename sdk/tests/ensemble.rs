@@ -43,7 +43,10 @@ async fn a_node_lives_as_it_is_told() {
 
     let orphan = client.create("/x/y").await.unwrap_err();
     assert!(matches!(&orphan, Error::NoNode { .. }), "{orphan:?}");
-    client.create("/x/y/z").parents().await.unwrap();
+    let read_only = Acl::world(Permissions::READ);
+    client.create("/x/y/z").acl([read_only.clone()]).parents().await.unwrap();
+    assert_eq!(client.get_acl("/x/y/z").await.unwrap().acl, [read_only]);
+    client.create("/x/y/beside").await.unwrap();
     assert!(matches!(client.delete("/x").await, Err(Error::NotEmpty { .. })));
     client.delete("/x").recursive().await.unwrap();
     assert_eq!(client.exists("/x").await.unwrap(), None);

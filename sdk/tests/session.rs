@@ -427,6 +427,13 @@ async fn a_strict_client_ends_with_its_session() {
     let error = client.get("/a").await.unwrap_err();
     assert!(matches!(error, Error::SessionLost { reason: LostReason::SessionExpired, ambiguous: false }), "{error:?}");
     assert!(client.ready(PATIENCE).await.is_err());
+    let mut attempts = 0;
+    let retried = client.retry(|| {
+        attempts += 1;
+        client.get("/a").into_future()
+    });
+    assert!(soon("an answer", retried).await.is_err());
+    assert_eq!(attempts, 1, "there is nothing to try again");
     assert!(soon("the end of a watch", watch.next()).await.unwrap().is_err());
     assert!(soon("the end of a watch", watch.next()).await.is_none());
     peer.stays_alone(Duration::from_millis(50)).await;

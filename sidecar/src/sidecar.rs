@@ -70,11 +70,17 @@ pub enum SidecarError {
     /// The ensemble, its data or its disk.
     #[error("{0}")]
     Ensemble(String),
+    /// What is on the disk is not what was written there.
+    #[error("{0}")]
+    Damaged(String),
 }
 
 impl From<EnsembleError> for SidecarError {
     fn from(error: EnsembleError) -> Self {
-        Self::Ensemble(error.to_string())
+        match error {
+            EnsembleError::Damaged(sentence) => Self::Damaged(sentence),
+            EnsembleError::Refused(sentence) | EnsembleError::Failed(sentence) => Self::Ensemble(sentence),
+        }
     }
 }
 

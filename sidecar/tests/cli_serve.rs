@@ -173,6 +173,21 @@ fn logs_are_json_where_no_terminal_is() {
 }
 
 #[test]
+fn a_damaged_directory_ends_the_start_with_a_code_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut member = started(&dir);
+    member.err("ready");
+    member.signal(Signal::TERM);
+    assert_eq!(member.end().code, Some(0));
+    std::fs::write(dir.path().join("identity"), "quorate identity 2\n").unwrap();
+
+    let said = run(&mut serve_alone(dir.path()));
+
+    assert_eq!(said.code, Some(10), "{said:?}");
+    assert!(said.err.contains("is damaged"), "{said:?}");
+}
+
+#[test]
 fn dev_prints_its_table_then_that_it_is_ready_and_leaves_nothing_behind() {
     let temporary = tempfile::tempdir().unwrap();
     let mut dev = start(&mut dev(temporary.path(), free_block()));

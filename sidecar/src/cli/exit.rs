@@ -19,6 +19,7 @@ Exit codes:
   7  lock not acquired
   8  lock or session lost while the command ran
   9  not permitted
+  10 data of the member damaged
   128 and the number of the signal that ended it";
 
 /// What a command ends with unless it is done.
@@ -34,6 +35,7 @@ pub(super) enum Exit {
     NotAcquired,
     Lost,
     NotPermitted,
+    Damaged,
     /// Whoever reads the answer has had enough: said to nobody, and told as a shell tells it (SIGPIPE).
     NotRead,
 }
@@ -58,6 +60,7 @@ impl Exit {
             Self::NotAcquired => 7,
             Self::Lost => 8,
             Self::NotPermitted => 9,
+            Self::Damaged => 10,
             Self::NotRead => 128 + 13,
         }
     }

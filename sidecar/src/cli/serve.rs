@@ -95,7 +95,8 @@ async fn say_when_ready(running: &Running) {
 
 /// Why a member did not start, and what to do.
 pub(super) fn not_started(error: &SidecarError) -> Failure {
-    let failure = Failure::new(Exit::Refused, error);
+    let exit = if matches!(error, SidecarError::Damaged(_)) { Exit::Damaged } else { Exit::Refused };
+    let failure = Failure::new(exit, error);
     match error {
         SidecarError::Bind(BindError::InUse { door, address }) => failure.next(format!(
             "`ss -ltnp sport = :{}` tells which process listens there; --{door}-addr chooses another address",

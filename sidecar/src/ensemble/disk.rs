@@ -44,7 +44,7 @@ impl EnsembleDisk {
                     tokio::time::sleep(ENDING_WITHIN / 50).await;
                     continue;
                 }
-                opened => opened.map_err(refused)?,
+                opened => opened.map_err(|error| refused_if(error.is_damage(), error))?,
             };
             let opening = tokio::task::spawn_blocking(move || Self::open_parts(dir, on_flush)).await;
             return opening.map_err(|panicked| EnsembleError::Refused(panicked.to_string()))?;
@@ -52,8 +52,9 @@ impl EnsembleDisk {
     }
 
     fn open_parts(dir: DataDir, on_flush: Option<FlushObserver>) -> Result<Self, EnsembleError> {
-        let log = dir.open_log(LogOptions { on_flush, ..LogOptions::default() }).map_err(refused)?;
-        let snapshots = dir.open_snapshots().map_err(refused)?;
+        let log = dir.open_log(LogOptions { on_flush, ..LogOptions::default() });
+        let log = log.map_err(|error| refused_if(error.is_damage(), error))?;
+        let snapshots = dir.open_snapshots().map_err(|error| refused_if(false, error))?;
         let space = DiskSpace::new(dir.path(), DiskSpace::RESERVE_BYTES_DEFAULT);
         Ok(Self { dir, log, snapshots, space })
     }
@@ -75,8 +76,9 @@ fn incarnation(disk_id: u64, start: u64) -> u64 {
     disk_id << u32::BITS | start & u64::from(u32::MAX)
 }
 
-fn refused(error: impl std::error::Error) -> EnsembleError {
-    EnsembleError::Refused(sentence(error))
+fn refused_if(damage: bool, error: impl std::error::Error) -> EnsembleError {
+    let sentence = sentence(error);
+    if damage { EnsembleError::Damaged(sentence) } else { EnsembleError::Refused(sentence) }
 }
 
 /// The error with its causes, as one sentence.

@@ -132,6 +132,9 @@ pub(crate) enum EnsembleError {
     /// A sentence for the operator.
     #[error("{0}")]
     Refused(String),
+    /// What is on disk is not what was written there. A sentence for the operator.
+    #[error("{0}")]
+    Damaged(String),
     /// This member must not go on.
     #[error("{0}")]
     Failed(String),

@@ -236,7 +236,7 @@ impl SnapshotShelf {
         }
         match purged {
             None => Ok(None),
-            Some(purged) => Err(refuse(format!(
+            Some(purged) => Err(EnsembleError::Damaged(format!(
                 "the log begins after entry {} and no usable snapshot reaches so far; move the data directory away and \
                  start with an empty one, the member then joins again as a new disk",
                 purged.index

@@ -92,6 +92,17 @@ pub(crate) enum DataDirError {
     },
 }
 
+impl DataDirError {
+    /// Whether something that was written is not there any more as it was.
+    pub(crate) fn is_damage(&self) -> bool {
+        match self {
+            Self::IdentityLost { .. } | Self::LogLost { .. } | Self::Diverged { .. } => true,
+            Self::Identity { source, .. } => *source == IdentityError::Damaged,
+            _ => false,
+        }
+    }
+}
+
 impl DataDir {
     /// Opens the directory of `member_id`, made when missing, and counts this start. Blocks on the disk.
     pub(crate) fn open(path: &Path, member_id: MemberId, sync: bool) -> Result<Self, DataDirError> {

@@ -47,6 +47,18 @@ pub(crate) enum OpenError {
     },
 }
 
+impl OpenError {
+    /// Whether something that was written is not there any more as it was.
+    pub(crate) fn is_damage(&self) -> bool {
+        match self {
+            Self::Damaged { .. } | Self::WrongLength { .. } | Self::Missing { .. } | Self::EntriesMissing { .. } => {
+                true
+            }
+            Self::UnknownFormat { .. } | Self::OtherLog { .. } | Self::Foreign { .. } | Self::Io { .. } => false,
+        }
+    }
+}
+
 /// Why a request to the log was refused. The log is as it was.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LogError {
