@@ -106,9 +106,8 @@ const ENTRIES: [AclEntry; 16] = [
     (-1, Some("digest"), Some(U1)),
     (4, Some("world"), Some("anyone")),
 ];
-const BAD_ENTRIES: [AclEntry; 12] = [
+const BAD_ENTRIES: [AclEntry; 11] = [
     (31, Some("world"), Some("someone")),
-    (31, Some("world"), None),
     (31, Some("nobody"), Some("x")),
     (31, Some(""), Some("")),
     (31, Some("digest"), Some("plain")),
@@ -334,7 +333,7 @@ impl Draw<'_> {
 
     fn set_data(&mut self) -> Ask {
         let (path, version) = self.path_and_version(false);
-        let path = path.unwrap_or_default();
+        let path = path.filter(|path| path != "/zookeeper/config").unwrap_or_default();
         let data = self.data();
         let text = format!("{path:?} data {} version {version}", length(data.as_deref()));
         Ask::new(OpCode::SetData, text, |to| {

@@ -13,12 +13,13 @@
 //! | a wrong password closes the connection of the session's owner | it changes nothing | asked only when nobody is connected |
 //! | `setWatches` tells of nodes that the session may not read, or whose path has a NUL | it does not | asked only for nodes that may be read |
 //! | the order in which the ephemerals of a session go is random | it is that of their paths | sorted |
+//! | what the superuser writes to `/zookeeper/config` stays | the leader puts it right again | never set |
 //! | the order of names, of identities and of what `auth` stands for is random | names are sorted | sorted |
 //! | a session that is closed may be told of its own ephemerals | likewise | ignored |
 //! | a ping is answered in its turn | when the leader has vouched for the session; it may overtake | no pings in bursts |
 //! | a list with two ids of which one is null cannot be compared: -5 | refused or taken as an empty id | null ids stand alone |
 //! | `addWatch`, `checkWatches` and `removeWatches` take a null path; to `setData` and `setACL` it is a bad one | undecodable: -5 | never asked |
-//! | a null id of `world` is looked at in its turn; in a multi only if nothing failed before | -5 at once | asked alone only |
+//! | a null id of `world` is looked at in its turn; in a multi only if nothing failed before | -5 at once | never asked |
 //! | `createTTL` in a multi with a flag that has no ttl is an ordinary create | refused (-8) as alone | never asked |
 //! | the empty path reads the root, and its watches never fire | there is no such node (-101) | never asked |
 //! | characters beyond the basic plane are echoed as question marks | as they came | never asked where paths are echoed |

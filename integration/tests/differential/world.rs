@@ -503,6 +503,18 @@ impl<'a> World<'a> {
                 came.push(incoming);
             }
         }
+        // When a server closes is its own affair: a question sent behind such an answer may still be answered.
+        let last = came.each_ref().map(|came| came.last().cloned());
+        for ((connection, came), last) in connections.iter_mut().zip(&mut came).zip(last) {
+            if let (Some(Incoming::Reply { error, .. }), Some(ask)) = (last, asked.last())
+                && (matches!(error, ErrorCode::AUTH_FAILED | ErrorCode::UNIMPLEMENTED)
+                    || ask.op == OpCode::CloseSession.code())
+            {
+                let end = connection.next()?;
+                ensure!(end == Incoming::Closed, "{end:?} after the last answer");
+                came.push(end);
+            }
+        }
         self.slots[slot].connections = Some(connections);
         if let Some(log) = &mut self.log {
             let _ = writeln!(log, "       {:?}", came[0]);

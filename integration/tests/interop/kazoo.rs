@@ -28,9 +28,8 @@ fn kazoo_and_its_recipes_work() {
     });
 }
 
-/// The member that a four-letter word of its door finds a session at.
-async fn home(cluster: &impl Ensemble, program: &mut Program, doors: &[(u8, String)]) -> Result<u8> {
-    let _ = cluster;
+/// The member that serves it.
+async fn home(program: &mut Program, doors: &[(u8, String)]) -> Result<u8> {
     program.tell("where").await?;
     let port = program.says("at ").await?;
     let found = doors.iter().find(|(_, door)| door.ends_with(&format!(":{port}")));
@@ -46,7 +45,7 @@ fn a_session_of_kazoo_moves_when_its_member_is_killed_and_keeps_its_ephemerals_a
         let mut program = Program::start("kazoo", python(&peer, "kazoo/moves.py", &[&cluster.zookeeper_doors()]))?;
         program.says("ready").await?;
         for round in 0..2 {
-            let at = home(cluster, &mut program, &doors).await?;
+            let at = home(&mut program, &doors).await?;
             cluster.kill(at).await?;
             program.tell(&format!("killed {round}")).await?;
             program.says("moved").await?;

@@ -2,8 +2,10 @@
 //!
 //! `.ci/peers` fetches them; where one is missing, its tests say that they were skipped.
 
+mod java;
 mod kazoo;
 mod program;
+mod rust_client;
 
 use quorate_integration::cluster::Options;
 
