@@ -82,7 +82,7 @@ impl Server {
             if Instant::now() > deadline {
                 bail!("{name} does not serve:\n{}", server.log());
             }
-            thread::sleep(Duration::from_millis(50));
+            pause();
         }
         Ok(server)
     }
@@ -108,4 +108,10 @@ impl Server {
         socket.read_to_string(&mut answer).context("the answer to a word")?;
         Ok(answer)
     }
+}
+
+/// Between two looks at a condition that has a deadline.
+#[expect(clippy::disallowed_methods, reason = "nothing else waits in this thread")]
+pub(crate) fn pause() {
+    thread::sleep(Duration::from_millis(20));
 }

@@ -19,7 +19,7 @@ use crate::{
     compare::Known,
     connection::{Connection, Incoming},
     differences,
-    servers::{SUPER, Server, TICK_MS},
+    servers::{SUPER, Server, TICK_MS, pause},
 };
 
 /// Sessions that do something. One more looks after the world, and is never lost.
@@ -154,7 +154,7 @@ impl<'a> World<'a> {
         if self.slots[slot].connections.is_none() {
             return match self.rng.random_range(0..10) {
                 0 => self.wrong_password(slot),
-                1 => self.from_the_future(slot),
+                1 => self.seen_the_future(slot),
                 _ => self.resume(slot),
             };
         }
@@ -271,9 +271,8 @@ impl<'a> World<'a> {
             connections.push(connection);
         }
         if let Some(mut old) = old {
-            for (side, connection) in old.iter_mut().enumerate() {
+            for connection in &mut old {
                 while connection.next()? != Incoming::Closed {}
-                let _ = side;
             }
         }
         self.counts.resumed += 1;
@@ -322,7 +321,7 @@ impl<'a> World<'a> {
     }
 
     /// A client that has seen more than the server must look for another one.
-    fn from_the_future(&mut self, slot: usize) -> Result<()> {
+    fn seen_the_future(&mut self, slot: usize) -> Result<()> {
         self.note(format!("session {slot} has seen the future"));
         for side in 0..2 {
             let mut connection = Connection::open(self.servers[side].address)?;
@@ -377,7 +376,7 @@ impl<'a> World<'a> {
             let deadline = Instant::now() + Duration::from_secs(60);
             while self.answer(KEEPER, side, &guard)? == ErrorCode::OK {
                 ensure!(Instant::now() < deadline, "{}: the session does not expire", self.servers[side].name);
-                std::thread::sleep(Duration::from_millis(20));
+                pause();
             }
         }
         if let Some(connections) = &mut silent {
