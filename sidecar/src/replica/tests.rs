@@ -477,3 +477,120 @@ fn events_of_unreadable_nodes_are_not_told() {
 
     assert_eq!(said(&queue), ["1=ok", "Created /open", "DataChanged /secret"]);
 }
+
+/// Only the answers, in order.
+fn answers(queue: &SessionQueue) -> Vec<Answer> {
+    let answer = |item| match item {
+        Item::Reply { answer, .. } => Some(answer),
+        Item::Event(_) => None,
+    };
+    queue.take().items.into_iter().filter_map(answer).collect()
+}
+
+#[test]
+fn a_watch_is_found_and_removed_by_its_own_kind_only() {
+    use WatchKind::{Any, Children, Data, Persistent, Recursive};
+
+    const KINDS: [WatchKind; 5] = [Data, Children, Persistent, Recursive, Any];
+    let (get, children) = (get("/a", true), Read::Children { path: "/a".into(), watch: true });
+    let watch = |recursive| Read::Watch { path: "/a".into(), recursive };
+    for (armed, arm) in [(Data, get), (Children, children), (Persistent, watch(false)), (Recursive, watch(true))] {
+        let mut member = Member::new();
+        let queue = member.open();
+        member.by_other(create("/a"));
+        member.read(&queue, 1, arm, false);
+        queue.take();
+
+        for kind in KINDS {
+            member.read(&queue, 2, Read::HasWatch { path: "/a".into(), kind }, false);
+            let expected =
+                if kind == armed || kind == Any { Answer::Done } else { Answer::Declined(Declined::NoWatch) };
+            assert_eq!(answers(&queue), [expected], "{armed:?} looked for as {kind:?}");
+        }
+        for kind in KINDS.into_iter().filter(|kind| *kind != armed && *kind != Any) {
+            member.read(&queue, 3, Read::Unwatch { path: "/a".into(), kind }, false);
+            assert_eq!(answers(&queue), [Answer::Declined(Declined::NoWatch)], "{armed:?} removed as {kind:?}");
+        }
+        member.read(&queue, 4, Read::Unwatch { path: "/a".into(), kind: armed }, false);
+        assert_eq!(answers(&queue), [Answer::Done], "{armed:?}");
+        member.by_other(set("/a", "changed"));
+        member.by_other(create("/a/b"));
+        assert_eq!(said(&queue), Vec::<String>::new(), "{armed:?}");
+        assert_eq!(member.replica.watch_count(), 0);
+    }
+}
+
+#[test]
+fn ephemerals_are_listed_by_the_text_their_paths_begin_with() {
+    let mut member = Member::new();
+    let queue = member.open();
+    for path in ["/e", "/e1", "/f"] {
+        let Op::Create(node) = create(path) else { unreachable!("it is one") };
+        let (write, done) = member.begin(&queue, 1, Op::Create(Create { mode: CreateMode::Ephemeral, ..node }));
+        member.apply(write, done);
+    }
+    queue.take();
+    let other = member.other.session;
+
+    for (session, prefix) in [(queue.session, "/e"), (queue.session, ""), (other, "")] {
+        member.read(&queue, 2, Read::Ephemerals { session, prefix: prefix.into() }, false);
+    }
+
+    let names = |names: &[&str]| Answer::Names(names.iter().map(|name| (*name).to_owned()).collect());
+    assert_eq!(answers(&queue), [names(&["/e", "/e1"]), names(&["/e", "/e1", "/f"]), names(&[])]);
+}
+
+#[test]
+fn nodes_below_are_counted_without_the_node_itself() {
+    let mut member = Member::new();
+    let queue = member.open();
+    for path in ["/a", "/a/b", "/a/b/c", "/ab"] {
+        member.by_other(create(path));
+    }
+
+    for path in ["/a", "/a/b/c", "/", "/no"] {
+        member.read(&queue, 1, Read::CountBelow { path: path.into() }, false);
+    }
+
+    let no_node = Answer::Refused(Refusal::NoNode.into());
+    assert_eq!(answers(&queue), [Answer::Count(2), Answer::Count(0), Answer::Count(7), no_node]);
+}
+
+#[test]
+fn several_reads_are_answered_each_for_itself() {
+    let mut member = Member::new();
+    let queue = member.open();
+    member.by_other(create("/a"));
+    member.by_other(create("/a/b"));
+    let children = Read::Children { path: "/a".into(), watch: false };
+
+    member.read(&queue, 1, Read::Many(vec![get("/no", false), children, get("/a/b", false)]), false);
+
+    let [Answer::Many(each)] = &answers(&queue)[..] else { panic!("one answer") };
+    assert!(
+        matches!(&each[..], [Answer::Refused(no), Answer::Children { names, .. }, Answer::Get { .. }]
+            if no.reason == Refusal::NoNode && *names == ["b"]),
+        "{each:?}"
+    );
+}
+
+#[test]
+fn an_event_is_told_to_those_whose_network_may_read() {
+    let mut member = Member::new();
+    let (inside, outside) = (member.open(), member.open());
+    let from = |address: &str| Identity { scheme: "ip".into(), id: address.into() };
+    inside.set_identities(Arc::from([from("10.1.2.3")]));
+    outside.set_identities(Arc::from([from("192.168.0.1")]));
+    for queue in [&inside, &outside] {
+        member.read(queue, 1, Read::Watch { path: "/".into(), recursive: true }, false);
+        queue.take();
+    }
+    let list = vec![Acl { permissions: Permissions::ALL, identity: from("10.0.0.0/8") }];
+    let Op::Create(node) = create("/office") else { unreachable!("it is one") };
+
+    member.by_other(Op::Create(Create { acl: list, ..node }));
+    member.by_other(Op::Delete(Delete { path: "/office".into(), version: -1 }));
+
+    assert_eq!(said(&inside), ["Created /office", "Deleted /office"]);
+    assert_eq!(said(&outside), Vec::<String>::new());
+}
