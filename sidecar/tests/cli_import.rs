@@ -2,11 +2,17 @@
 
 mod cli;
 
-use std::{io::Write as _, net::TcpListener, process::Command};
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpListener,
+    process::Command,
+};
 
+use bytes::BytesMut;
 use cli::{Said, quorate, run};
 use quorate::{Acl, Client, CreateMode, Permissions};
 use quorate_sidecar::testing::TestEnsemble;
+use quorate_wire::{ConnectResponse, PASSWORD_BYTES};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
@@ -212,6 +218,37 @@ fn a_large_tree_goes_through_bounded_windows() {
     });
 
     assert_eq!(both.report(0, &[])["created"], 2001);
+}
+
+#[test]
+fn a_zookeeper_that_goes_away_ends_the_import_and_it_can_be_run_again() {
+    let both = Move::start();
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let source = format!("zookeeper://{}/", other.local_addr().unwrap());
+    let server = std::thread::spawn(move || {
+        // One connection for the count, one for the import: each gets a session, and is closed at its first request.
+        for stream in other.incoming().take(2) {
+            let mut stream = stream.unwrap();
+            let mut handshake = [0; 4 + 45];
+            stream.read_exact(&mut handshake).unwrap();
+            let granted = ConnectResponse {
+                timeout_ms: 30_000,
+                session_id: 1,
+                password: [0; PASSWORD_BYTES],
+                read_only: Some(false),
+            };
+            let mut out = BytesMut::new();
+            quorate_wire::frame(&mut out, |to| granted.encode(to));
+            stream.write_all(&out).unwrap();
+            stream.read_exact(&mut [0; 8]).unwrap();
+        }
+    });
+
+    let said = run(quorate(["import", &source]).env("QUORATE_ENDPOINT", both.ensembles[1].endpoint(1)));
+
+    said.refused(4, "error: the connection to ZooKeeper was lost: ");
+    assert!(said.err.contains("0 nodes were done; run it again to go on"), "{said:?}");
+    server.join().unwrap();
 }
 
 #[test]
