@@ -14,6 +14,7 @@
 //! | `setWatches` tells of nodes that the session may not read, or whose path has a NUL | it does not | asked only for nodes that may be read |
 //! | the order in which the ephemerals of a session go is random | it is that of their paths | sorted |
 //! | what the superuser writes to `/zookeeper/config` stays | the leader puts it right again | never set |
+//! | what `auth` stands for is kept beside the same entry given by name | each entry is kept once | repetitions are ignored |
 //! | the order of names, of identities and of what `auth` stands for is random | names are sorted | sorted |
 //! | a session that is closed may be told of its own ephemerals | likewise | ignored |
 //! | a ping is answered in its turn | when the leader has vouched for the session; it may overtake | no pings in bursts |
