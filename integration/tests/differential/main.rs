@@ -25,12 +25,15 @@ use crate::{servers::Server, world::World};
 /// Steps of a run that nobody asked more of.
 const STEPS: usize = 3000;
 
+/// The gate is not decided by luck: whoever looks for differences gives other seeds, and more steps.
+const SEED: u64 = 1;
+
 fn setting<T: FromStr>(name: &str, default: T) -> T {
     env::var(name).ok().map_or(default, |text| text.parse().ok().expect("the variable holds a number"))
 }
 
 fn compare(start: impl Fn() -> Result<[Server; 2]>) -> Result<()> {
-    let seed = setting("QUORATE_DIFFERENTIAL_SEED", rand::random::<u32>().into());
+    let seed = setting("QUORATE_DIFFERENTIAL_SEED", SEED);
     let steps = setting("QUORATE_DIFFERENTIAL_STEPS", STEPS);
     let [first, second] = start()?;
     let say = |text: String| {
