@@ -248,8 +248,10 @@ async fn a_term_outlives_the_member_that_served_the_leader() {
     running.ends().await;
 }
 
+/// Sessions are ended here by decree, in the middle of what was promised to them: whose turn it is may be heard before
+/// the one before hears that it is over. That nobody leads beyond its own time is shown where time ends the sessions.
 #[tokio::test]
-async fn leaders_never_overlap_while_their_sessions_end() {
+async fn leaders_follow_each_other_while_their_sessions_end() {
     let ensemble = patient_ensemble(3).await;
     let clients = [client(&ensemble).await, client(&ensemble).await, client(&ensemble).await];
     // Every leadership there was, kept beyond its end.
@@ -263,13 +265,7 @@ async fn leaders_never_overlap_while_their_sessions_end() {
         runs.push(tokio::spawn(async move {
             let lead = |lease: Leadership| {
                 let lease = Arc::new(lease);
-                {
-                    let mut leaderships = leaderships.lock().unwrap();
-                    for other in leaderships.iter() {
-                        assert!(!(other.is_held() && lease.is_held()), "two lead at once");
-                    }
-                    leaderships.push(lease.clone());
-                }
+                leaderships.lock().unwrap().push(lease.clone());
                 let tell = tell.clone();
                 async move {
                     tell.send((number, lease.token())).await.unwrap();
@@ -287,7 +283,10 @@ async fn leaders_never_overlap_while_their_sessions_end() {
         last = token;
         let leader = candidate(&clients[0], "x").leader().await.unwrap().unwrap();
         assert_eq!((leader.token, leader.id()), (token, number.to_string()));
+        let over = leaderships.lock().unwrap().last().unwrap().clone();
+        assert_eq!(over.token(), token);
         expire(&ensemble, &clients[number]).await;
+        eventually("the leader knows that its time is over", async || !over.is_held()).await;
     }
     shutdown.cancel();
     for run in runs {
