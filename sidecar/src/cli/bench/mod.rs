@@ -13,6 +13,7 @@ use std::{
 
 use clap::Args;
 use tokio::task::JoinSet;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     ensemble::{Ensemble, duration},
@@ -108,13 +109,11 @@ impl Bench {
         let target = Arc::new(self.target().await?);
         let workloads = if self.workloads.is_empty() { workload::ALL.to_vec() } else { self.workloads.clone() };
         let base = format!("/bench/{:016x}", rand::random::<u64>());
-        let mut setter = target.connect(0).await?;
-        setter.make_parents(&base).await?;
         let mut results = Vec::new();
         let mut failed = None;
         for workload in workloads {
             let folder = format!("{base}/{}", workload.name);
-            match self.measure(workload, &target, &mut setter, &folder).await {
+            match self.measure(workload, &target, &folder).await {
                 Ok(measured) => results.push(measured),
                 Err(failure) => {
                     failed = Some(failure);
@@ -122,8 +121,9 @@ impl Bench {
                 }
             }
         }
-        setter.delete_tree(&base).await?;
-        setter.close().await;
+        let mut cleaner = target.connect(0).await?;
+        cleaner.delete_tree(&base).await?;
+        cleaner.close().await;
         self.print(&results)?;
         if let Some(failure) = failed {
             return Err(failure);
@@ -153,21 +153,17 @@ impl Bench {
         }
     }
 
-    async fn measure(
-        &self,
-        workload: Workload,
-        target: &Arc<Target>,
-        setter: &mut target::Session,
-        folder: &str,
-    ) -> Result<Measured, Failure> {
+    async fn measure(&self, workload: Workload, target: &Arc<Target>, folder: &str) -> Result<Measured, Failure> {
         let plan = self.plan(workload);
+        // A session of each workload: one that is silent while another is measured would expire over ZooKeeper's protocol.
+        let mut setter = target.connect(0).await?;
         setter.make_parents(folder).await?;
         let live = Arc::new(Live::default());
         let line = self.live_line(workload.name, &live);
         let measured = match workload.kind {
             Kind::Lock => lock::run(target, &plan, folder, &live).await,
             Kind::Churn => churn::run(target, &plan, &live).await,
-            Kind::FanOut => fan_out::run(target, &plan, setter, folder).await,
+            Kind::FanOut => fan_out::run(target, &plan, &mut setter, folder).await,
             Kind::Loop(mix) => {
                 if mix.needs_keys() {
                     setter.fill(folder, plan.keys, plan.value_size).await?;
@@ -175,7 +171,8 @@ impl Bench {
                 drive::run(target, &plan, mix, folder, &live).await
             }
         };
-        line.abort();
+        drop(line);
+        setter.close().await;
         if std::io::stderr().is_terminal() {
             eprint!("\r\x1b[K");
         }
@@ -183,9 +180,9 @@ impl Bench {
     }
 
     /// On a terminal, what happens while it happens.
-    fn live_line(&self, name: &'static str, live: &Arc<Live>) -> tokio::task::JoinHandle<()> {
+    fn live_line(&self, name: &'static str, live: &Arc<Live>) -> AbortOnDropHandle<()> {
         let live = live.clone();
-        tokio::spawn(async move {
+        AbortOnDropHandle::new(tokio::spawn(async move {
             if !std::io::stderr().is_terminal() {
                 return;
             }
@@ -198,7 +195,7 @@ impl Bench {
                 eprint!("\r\x1b[K{name}: {per_second:.0} ops/s, {errors} errors");
                 (before, at) = (done, Instant::now());
             }
-        })
+        }))
     }
 
     fn print(&self, results: &[Measured]) -> Result<(), Failure> {
