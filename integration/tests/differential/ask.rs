@@ -85,6 +85,13 @@ const BAD: [&str; 20] = [
     "/d/😀",
     "/d/a/",
 ];
+
+/// Subtrees that may have a quota, none inside of another.
+pub(crate) const QUOTA_SUBTREES: [&str; 3] = ["/q", "/e", "/d/a"];
+pub(crate) const QUOTAS: &str = "/zookeeper/quota";
+pub(crate) const QUOTA_LIMITS: &str = "zookeeper_limits";
+pub(crate) const QUOTA_USAGE: &str = "zookeeper_stats";
+
 type AclEntry = (i32, Option<&'static str>, Option<&'static str>);
 const U1: &str = "u1:fpT/y03U+EjItKZOSLGvjnJlyng=";
 const U2: &str = "u2:o9NxcCGDPOlcV7JVhmKHOf5ctVE=";
@@ -120,6 +127,9 @@ const BAD_ENTRIES: [AclEntry; 11] = [
     (31, Some("ip"), Some("::1/129")),
 ];
 
+/// What a version is checked by, in transactions only.
+const CHECK: i32 = 13;
+
 /// Draws requests.
 pub(crate) struct Draw<'a> {
     pub(crate) rng: &'a mut StdRng,
@@ -127,6 +137,10 @@ pub(crate) struct Draw<'a> {
     pub(crate) known: &'a Known,
     /// Nothing else is in flight: see the differences for what that allows.
     pub(crate) alone: bool,
+    /// Nobody reaps, so that there may be containers at random.
+    pub(crate) containers: bool,
+    /// A quota refuses what is too much: see the differences for what that forbids.
+    pub(crate) hard_limits: bool,
 }
 
 impl Draw<'_> {
@@ -135,6 +149,10 @@ impl Draw<'_> {
     }
 
     pub(crate) fn path(&mut self) -> String {
+        if self.hard_limits && self.one_in(3) {
+            let subtree = *QUOTA_SUBTREES.choose(self.rng).unwrap();
+            return format!("{subtree}{}", ["", "/a", "/b", "/x"].choose(self.rng).unwrap());
+        }
         match self.rng.random_range(0..100) {
             0..70 => (*GOOD.choose(self.rng).unwrap()).to_owned(),
             70..85 if !self.known.recent.is_empty() => {
@@ -154,6 +172,10 @@ impl Draw<'_> {
 
     /// Not the empty path, by which ZooKeeper reads the root, nor what it would echo in letters of its own.
     fn read_path(&mut self) -> Option<String> {
+        if self.one_in(25) {
+            let name = *[QUOTA_LIMITS, QUOTA_USAGE].choose(self.rng).unwrap();
+            return Some(format!("{QUOTAS}{}/{name}", QUOTA_SUBTREES.choose(self.rng).unwrap()));
+        }
         self.maybe_path().filter(|path| !path.is_empty() && !path.contains('😀'))
     }
 
@@ -271,9 +293,20 @@ impl Draw<'_> {
     }
 
     fn create(&mut self) -> Ask {
-        let op = *[OpCode::Create, OpCode::Create2, OpCode::Create2, OpCode::CreateContainer, OpCode::CreateTtl]
-            .choose(self.rng)
-            .unwrap();
+        let op = self.create_op();
+        self.create_by(op)
+    }
+
+    fn create_op(&mut self) -> OpCode {
+        match self.rng.random_range(0..6) {
+            0 => OpCode::Create,
+            1 if self.containers => OpCode::CreateContainer,
+            2 => OpCode::CreateTtl,
+            _ => OpCode::Create2,
+        }
+    }
+
+    fn create_by(&mut self, op: OpCode) -> Ask {
         let (text, body) = self.create_body(op);
         Ask::new(op, text, |to| to.extend_from_slice(&body))
     }
@@ -392,58 +425,31 @@ impl Draw<'_> {
     }
 
     fn multi(&mut self) -> Ask {
-        let mut body = BytesMut::new();
-        let mut texts = Vec::new();
         let alone = std::mem::replace(&mut self.alone, false);
-        for _ in 0..self.rng.random_range(0..6) {
-            let (op, text, ask) = match self.rng.random_range(0..40) {
-                0..18 => {
-                    let op = *[OpCode::Create, OpCode::Create2, OpCode::CreateContainer, OpCode::CreateTtl]
-                        .choose(self.rng)
-                        .unwrap();
-                    let (text, body) = self.create_body(op);
-                    (op.code(), format!("{op:?} {text}"), body)
-                }
-                18..24 => {
-                    let ask = self.delete();
-                    (2, ask.text, ask.body[0].clone())
-                }
-                24..33 => {
-                    let ask = self.set_data();
-                    (5, ask.text, ask.body[0].clone())
-                }
+        let count = self.rng.random_range(0..if self.hard_limits { 2 } else { 6 });
+        let asks: Vec<_> = (0..count)
+            .map(|_| match self.rng.random_range(0..40) {
+                0..18 => self.create(),
+                18..24 => self.delete(),
+                24..33 => self.set_data(),
                 33..39 => {
-                    let (path, version) = self.path_and_version(false);
-                    let mut body = BytesMut::new();
-                    body.buffer(path.as_deref().map(str::as_bytes));
-                    body.int(version);
-                    (13, format!("Check {path:?} version {version}"), body)
+                    // It looks like a delete.
+                    let ask = self.delete();
+                    Ask { op: CHECK, text: ask.text.replacen("Delete", "Check", 1), ..ask }
                 }
-                _ => {
-                    let ask = if self.one_in(2) { self.set_acl() } else { self.get(OpCode::GetData) };
-                    (ask.op, ask.text, ask.body[0].clone())
-                }
-            };
-            multi_header(op, false, &mut body);
-            body.extend_from_slice(&ask);
-            texts.push(text);
-        }
-        multi_header(-1, true, &mut body);
+                _ if self.one_in(2) => self.set_acl(),
+                _ => self.get(OpCode::GetData),
+            })
+            .collect();
         self.alone = alone;
-        Ask::new(OpCode::Multi, format!("{texts:#?}"), |to| to.extend_from_slice(&body))
+        multi(OpCode::Multi, &asks)
     }
 
     fn multi_read(&mut self) -> Ask {
-        let mut body = BytesMut::new();
-        let mut texts = Vec::new();
-        for _ in 0..self.rng.random_range(0..5) {
-            let ask = if self.one_in(2) { self.get(OpCode::GetData) } else { self.get(OpCode::GetChildren) };
-            multi_header(ask.op, false, &mut body);
-            body.extend_from_slice(&ask.body[0]);
-            texts.push(ask.text);
-        }
-        multi_header(-1, true, &mut body);
-        Ask::new(OpCode::MultiRead, texts.join(", "), |to| to.extend_from_slice(&body))
+        let asks: Vec<_> = (0..self.rng.random_range(0..5))
+            .map(|_| if self.one_in(2) { self.get(OpCode::GetData) } else { self.get(OpCode::GetChildren) })
+            .collect();
+        multi(OpCode::MultiRead, &asks)
     }
 
     /// The watches of a client that comes back: the lists of the newer operation, or of the older one.
@@ -504,10 +510,68 @@ pub(crate) fn authenticate(scheme: &str, credential: &str) -> Ask {
     Ask { xid: Some(XID_AUTH), ..ask }
 }
 
-fn multi_header(op: i32, done: bool, to: &mut BytesMut) {
-    to.int(op);
-    to.boolean(done);
-    to.int(-1);
+/// Several as one: a transaction, or some reads.
+pub(crate) fn multi(op: OpCode, asks: &[Ask]) -> Ask {
+    let header = |op: i32, done: bool, to: &mut BytesMut| {
+        to.int(op);
+        to.boolean(done);
+        to.int(-1);
+    };
+    let texts: Vec<_> = asks.iter().map(|ask| &ask.text).collect();
+    Ask::new(op, format!("{texts:#?}"), |to| {
+        for ask in asks {
+            header(ask.op, false, to);
+            to.extend_from_slice(&ask.body[0]);
+        }
+        header(-1, true, to);
+    })
+}
+
+/// A read of one node.
+pub(crate) fn read(op: OpCode, path: &str, watch: bool) -> Ask {
+    Ask::new(op, format!("{path} watch {watch}"), |to| {
+        to.text(path);
+        to.boolean(watch);
+    })
+}
+
+pub(crate) fn add_watch(path: &str, mode: i32) -> Ask {
+    Ask::new(OpCode::AddWatch, format!("{path} mode {mode}"), |to| {
+        to.text(path);
+        to.int(mode);
+    })
+}
+
+/// A node that everybody may use, of a kind that the operation makes.
+pub(crate) fn create(op: OpCode, path: &str, data: &str, flags: i32) -> Ask {
+    Ask::new(op, format!("{path} {data:?} flags {flags}"), |to| {
+        to.text(path);
+        to.buffer(Some(data.as_bytes()));
+        write_acl(Some(&ENTRIES[..1]), to);
+        to.int(flags);
+    })
+}
+
+/// A node that everybody may use, and that goes after some time.
+pub(crate) fn create_ttl(path: &str, ttl_ms: i64) -> Ask {
+    let mut ask = create(OpCode::CreateTtl, path, "", 5);
+    ask.body.iter_mut().for_each(|body| body.long(ttl_ms));
+    Ask { text: format!("{} ttl {ttl_ms}", ask.text), ..ask }
+}
+
+pub(crate) fn delete(path: &str) -> Ask {
+    Ask::new(OpCode::Delete, path, |to| {
+        to.text(path);
+        to.int(-1);
+    })
+}
+
+pub(crate) fn set_data(path: &str, data: &str) -> Ask {
+    Ask::new(OpCode::SetData, format!("{path} {data:?}"), |to| {
+        to.text(path);
+        to.buffer(Some(data.as_bytes()));
+        to.int(-1);
+    })
 }
 
 fn write_acl(acl: Option<&[AclEntry]>, to: &mut BytesMut) {

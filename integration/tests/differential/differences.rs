@@ -5,7 +5,9 @@
 //! | ZooKeeper | here | kept out by |
 //! |---|---|---|
 //! | a request that is sent behind a `setACL`, before it was applied, is checked against the old list | against the new one | a burst ends with its first `setACL` |
-//! | quotas count only what was applied, and fail in an internal error (-5) where their nodes are not as its own tool makes them | all that is pending counts, and such nodes are no quota | no quotas: the tree's tests have them |
+//! | quotas count only what was applied, also within a multi | all that came before counts | while there is a hard limit, a burst ends with its first write, and a multi has one operation |
+//! | quotas whose nodes are not as its own tool makes them fail in an internal error (-5), or count nothing, or what a client wrote there; one inside another takes its part out of the outer's figures | what can be read counts, and every figure is right | set and removed in the tool's order, on subtrees that lie apart |
+//! | when a container or a node with a time to live goes, once it may | likewise | servers of their own that look often; one node at a time, and waited for |
 //! | `createTTL` with flags 0 to 4 and ttl -1 kills the server, for good | refused (-8) | never asked |
 //! | `deleteContainer` (20) of a client passes every access control list | unknown operation | never asked |
 //! | `createSession` (-10) of a client is answered in the middle of the stream | unknown operation | never asked |
@@ -32,6 +34,6 @@ use quorate_wire::OpCode;
 use crate::ask::Ask;
 
 /// Whether what follows in a burst would be answered in ZooKeeper by chance.
-pub(crate) fn ends_burst(ask: &Ask) -> bool {
-    ask.op == OpCode::SetAcl.code()
+pub(crate) fn ends_burst(ask: &Ask, hard_limits: bool) -> bool {
+    ask.op == OpCode::SetAcl.code() || hard_limits && ask.writes()
 }

@@ -20,7 +20,10 @@ use std::{
 use anyhow::{Context, Result};
 use quorate_integration::peers;
 
-use crate::{servers::Server, world::World};
+use crate::{
+    servers::{Reaping, Server},
+    world::World,
+};
 
 /// Steps of a run that nobody asked more of.
 const STEPS: usize = 3000;
@@ -32,19 +35,27 @@ fn setting<T: FromStr>(name: &str, default: T) -> T {
     env::var(name).ok().map_or(default, |text| text.parse().ok().expect("the variable holds a number"))
 }
 
-fn compare(start: impl Fn() -> Result<[Server; 2]>) -> Result<()> {
+fn compare(reaping: Reaping, steps: usize, start: impl Fn() -> Result<[Server; 2]>) -> Result<()> {
     let seed = setting("QUORATE_DIFFERENTIAL_SEED", SEED);
-    let steps = setting("QUORATE_DIFFERENTIAL_STEPS", STEPS);
     let [first, second] = start()?;
     let say = |text: String| {
         // Not by a macro: the test harness would keep it to itself.
         let _ = writeln!(io::stderr(), "{text}");
     };
-    say(format!("{} against {}: {steps} steps with seed {seed}", first.name, second.name));
-    let mut world = World::new([&first, &second], seed)?;
+    say(format!("{} against {}, reaping {reaping:?}: {steps} steps with seed {seed}", first.name, second.name));
+    let mut world = World::new([&first, &second], reaping, seed)?;
     let outcome = world.run(steps);
-    say(format!("seed {seed}: compared {:?}", world.counts));
-    outcome.with_context(|| format!("QUORATE_DIFFERENTIAL_SEED={seed} QUORATE_DIFFERENTIAL_STEPS={steps}"))
+    say(format!("seed {seed}, reaping {reaping:?}: compared {:?}", world.counts));
+    outcome.with_context(|| format!("QUORATE_DIFFERENTIAL_SEED={seed} QUORATE_DIFFERENTIAL_STEPS={}", all_steps()))
+}
+
+fn all_steps() -> usize {
+    setting("QUORATE_DIFFERENTIAL_STEPS", STEPS)
+}
+
+/// Fewer, for they wait for what is reaped.
+fn reaping_steps() -> usize {
+    all_steps() / 10
 }
 
 /// So that a difference that is found is one of ours, not one of this test.
@@ -52,12 +63,18 @@ fn compare(start: impl Fn() -> Result<[Server; 2]>) -> Result<()> {
 fn zookeeper_does_not_differ_from_itself() {
     let Some(peer) = peers::find(peers::ZOOKEEPER).unwrap() else { return };
 
-    compare(|| Ok([Server::zookeeper(&peer)?, Server::zookeeper(&peer)?])).unwrap_or_else(|error| panic!("{error:#}"));
+    for (reaping, steps) in [(Reaping::Soon, reaping_steps()), (Reaping::Never, all_steps())] {
+        compare(reaping, steps, || Ok([Server::zookeeper(&peer, reaping)?, Server::zookeeper(&peer, reaping)?]))
+            .unwrap_or_else(|error| panic!("{error:#}"));
+    }
 }
 
 #[test]
 fn quorate_does_not_differ_from_zookeeper() {
     let Some(peer) = peers::find(peers::ZOOKEEPER).unwrap() else { return };
 
-    compare(|| Ok([Server::zookeeper(&peer)?, Server::quorate()?])).unwrap_or_else(|error| panic!("{error:#}"));
+    for (reaping, steps) in [(Reaping::Soon, reaping_steps()), (Reaping::Never, all_steps())] {
+        compare(reaping, steps, || Ok([Server::zookeeper(&peer, reaping)?, Server::quorate(reaping)?]))
+            .unwrap_or_else(|error| panic!("{error:#}"));
+    }
 }

@@ -18,8 +18,28 @@ use quorate_integration::{
 use quorate_sidecar::testing::free_port;
 use tempfile::TempDir;
 
-/// The session clock of both: timeouts are from 2 to 20 of it.
+/// The session clock of both: timeouts are from 2 of it.
 pub(crate) const TICK_MS: u64 = 1000;
+/// The longest timeout: longer than anything that keeps a session of this test waiting, on any machine.
+pub(crate) const TIMEOUT_MS_MAX: u64 = 600_000;
+
+/// When nodes go that wait for nothing but time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reaping {
+    /// Not while the test runs: when one goes is not to be compared.
+    Never,
+    /// Within a moment. Random requests leave such nodes alone then.
+    Soon,
+}
+
+impl Reaping {
+    fn period_ms(self) -> u64 {
+        match self {
+            Self::Never => 86_400_000,
+            Self::Soon => 100,
+        }
+    }
+}
 
 /// Passes every access control list, on both.
 pub(crate) const SUPER: &str = "super:secret";
@@ -36,31 +56,34 @@ pub(crate) struct Server {
 
 impl Server {
     /// A real ZooKeeper, alone.
-    pub(crate) fn zookeeper(peer: &Path) -> Result<Self> {
+    pub(crate) fn zookeeper(peer: &Path, reaping: Reaping) -> Result<Self> {
         let directory = TempDir::with_prefix("quorate-zookeeper-")?;
         let port = free_port();
         let config = directory.path().join("zoo.cfg");
         let settings = format!(
             "tickTime={TICK_MS}\ndataDir={}\nclientPortAddress=127.0.0.1\nclientPort={port}\nmaxClientCnxns=0\n\
              admin.enableServer=false\n4lw.commands.whitelist=*\nextendedTypesEnabled=true\nenforceQuota=true\n\
-             snapCount=10000000\n",
+             snapCount=10000000\nmaxSessionTimeout={TIMEOUT_MS_MAX}\n",
             directory.path().join("data").display()
         );
         fs::write(&config, settings)?;
         let mut command = peers::java(peer, None);
-        // Containers are looked for once a day: when one goes is not to be compared. And it may lose its data.
-        command.args(["-Dznode.container.checkIntervalMs=86400000", "-Dzookeeper.forceSync=no"]);
+        command.arg(format!("-Dznode.container.checkIntervalMs={}", reaping.period_ms()));
+        // It may lose its data.
+        command.arg("-Dzookeeper.forceSync=no");
         command.arg(format!("-Dzookeeper.DigestAuthenticationProvider.superDigest={SUPER_DIGEST}"));
         command.args(["org.apache.zookeeper.server.quorum.QuorumPeerMain", &config.display().to_string()]);
         Self::start("zookeeper", command, port, directory)
     }
 
     /// Ours, as an ensemble of one.
-    pub(crate) fn quorate() -> Result<Self> {
+    pub(crate) fn quorate(reaping: Reaping) -> Result<Self> {
         let directory = TempDir::with_prefix("quorate-")?;
         let [port, client, peer, admin] = [(); 4].map(|()| free_port());
         let mut command = process::command()?;
-        command.args(["serve", "--id", "1", "--log-format", "human", "--reap-period-ms", "86400000"]);
+        command.args(["serve", "--id", "1", "--log-format", "human"]);
+        command.args(["--reap-period-ms", &reaping.period_ms().to_string()]);
+        command.args(["--session-timeout-max-ms", &TIMEOUT_MS_MAX.to_string()]);
         command.args(["--four-letter-words", "*", "--tick-ms", &TICK_MS.to_string()]);
         command.args(["--super-digest", SUPER_DIGEST]);
         command.args(["--data-dir", &directory.path().join("data").display().to_string()]);

@@ -1,7 +1,10 @@
 //! Some sessions on both servers at once, each doing the same on both, and what they are told compared.
 
+mod quotas;
+mod reaping;
+
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     env,
     fmt::Write as _,
     fs::File,
@@ -15,11 +18,11 @@ use quorate_wire::{ConnectRequest, Encoder as _, ErrorCode, OpCode, PASSWORD_BYT
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
 use crate::{
-    ask::{Ask, Draw, authenticate},
+    ask::{Ask, Draw, authenticate, create, delete, read},
     compare::Known,
     connection::{Connection, Incoming},
     differences,
-    servers::{SUPER, Server, TICK_MS, pause},
+    servers::{Reaping, SUPER, Server, TICK_MS, TIMEOUT_MS_MAX, pause},
 };
 
 /// Sessions that do something. One more looks after the world, and is never lost.
@@ -30,12 +33,13 @@ const KEEPER: usize = SESSIONS;
 const STEPS_SHOWN: usize = 25;
 
 /// What sessions ask for that are not to end by themselves, and what those ask for that are.
-const LONG_MS: i32 = 1_000_000;
+const LONG_MS: i32 = i32::MAX;
 const SHORT_MS: i32 = 1;
 
 /// Both servers, and what goes on between them and the clients.
 pub(crate) struct World<'a> {
     servers: [&'a Server; 2],
+    reaping: Reaping,
     rng: StdRng,
     known: Known,
     slots: Vec<Slot>,
@@ -44,6 +48,8 @@ pub(crate) struct World<'a> {
     log: Option<File>,
     step: usize,
     guards: usize,
+    /// The subtrees that have a quota, and whether it refuses what is too much.
+    quotas: BTreeMap<&'static str, bool>,
     /// What was compared, for the report.
     pub(crate) counts: Counts,
 }
@@ -57,6 +63,10 @@ pub(crate) struct Counts {
     pub(crate) sessions: usize,
     pub(crate) resumed: usize,
     pub(crate) expired: usize,
+    pub(crate) quotas: usize,
+    /// Refused by a quota.
+    pub(crate) too_much: usize,
+    pub(crate) reaped: usize,
 }
 
 /// A session on both servers.
@@ -101,9 +111,10 @@ impl Slot {
 }
 
 impl<'a> World<'a> {
-    pub(crate) fn new(servers: [&'a Server; 2], seed: u64) -> Result<Self> {
+    pub(crate) fn new(servers: [&'a Server; 2], reaping: Reaping, seed: u64) -> Result<Self> {
         let mut world = Self {
             servers,
+            reaping,
             rng: StdRng::seed_from_u64(seed),
             known: Known::default(),
             slots: (0..=SESSIONS).map(|_| Slot::new()).collect(),
@@ -111,6 +122,7 @@ impl<'a> World<'a> {
             log: env::var_os("QUORATE_DIFFERENTIAL_LOG").map(File::create).transpose()?,
             step: 0,
             guards: 0,
+            quotas: BTreeMap::new(),
             counts: Counts::default(),
         };
         world.connect(KEEPER, LONG_MS)?;
@@ -158,6 +170,9 @@ impl<'a> World<'a> {
                 _ => self.resume(slot),
             };
         }
+        if self.reaping == Reaping::Soon && self.rng.random_range(0..12) == 0 {
+            return self.reap();
+        }
         match self.rng.random_range(0..2000) {
             0..3 => self.expire(slot),
             3..9 => self.clean(),
@@ -177,10 +192,11 @@ impl<'a> World<'a> {
                 let ask = self.draw().special();
                 self.exchange(slot, vec![ask])
             }
-            300..330 => {
+            300..320 => {
                 let ask = self.draw().request();
                 self.exchange(KEEPER, vec![ask])
             }
+            320..370 => self.change_quota(),
             _ => {
                 let ask = self.draw().request();
                 self.exchange(slot, vec![ask])
@@ -189,15 +205,22 @@ impl<'a> World<'a> {
     }
 
     fn draw(&mut self) -> Draw<'_> {
-        Draw { rng: &mut self.rng, known: &self.known, alone: true }
+        Draw {
+            rng: &mut self.rng,
+            known: &self.known,
+            alone: true,
+            containers: self.reaping == Reaping::Never,
+            hard_limits: self.quotas.values().any(|hard| *hard),
+        }
     }
 
     /// Requests that are sent without waiting for answers.
     fn burst(&mut self) -> Vec<Ask> {
         let mut asks = Vec::new();
         for _ in 0..self.rng.random_range(2..25) {
-            let ask = Draw { alone: false, ..self.draw() }.request();
-            let last = differences::ends_burst(&ask);
+            let mut draw = Draw { alone: false, ..self.draw() };
+            let ask = draw.request();
+            let last = differences::ends_burst(&ask, draw.hard_limits);
             asks.push(ask);
             if last {
                 break;
@@ -267,7 +290,7 @@ impl<'a> World<'a> {
                 .with_context(|| format!("{} refused", self.servers[side].name))?;
             ensure!(answer.session_id == self.slots[slot].ids[side], "{}: {answer:?}", self.servers[side].name);
             ensure!(answer.password == self.slots[slot].passwords[side], "another password");
-            ensure!(answer.timeout_ms == (20 * TICK_MS) as i32, "timeout {}", answer.timeout_ms);
+            ensure!(answer.timeout_ms == TIMEOUT_MS_MAX as i32, "timeout {}", answer.timeout_ms);
             connections.push(connection);
         }
         if let Some(mut old) = old {
@@ -354,8 +377,11 @@ impl<'a> World<'a> {
     fn expire(&mut self, slot: usize) -> Result<()> {
         self.guards += 1;
         let guard = format!("/guard-{}", self.guards);
-        // It comes back with a timeout that is not long to wait for, and owns something to be seen by.
         self.note(format!("session {slot} is to expire"));
+        self.exchange(slot, vec![authenticate("digest", SUPER)])?;
+        // It owns something to be seen by, and comes back with a timeout that is not long to wait for. From then on it
+        // says nothing: whoever has little time must not be asked for anything, on a machine that is busy.
+        self.exchange(slot, vec![create(OpCode::Create, &guard, "", 1)])?;
         let mut connections = Vec::new();
         for side in 0..2 {
             let mut connection = Connection::open(self.servers[side].address)?;
@@ -365,8 +391,6 @@ impl<'a> World<'a> {
         }
         self.slots[slot].connections = Some(pair(connections));
         self.slots[slot].early = [Vec::new(), Vec::new()];
-        self.exchange(slot, vec![authenticate("digest", SUPER)])?;
-        self.exchange(slot, vec![create_ephemeral(&guard)])?;
         let mut silent = self.slots[slot].connections.take();
         if self.rng.random_bool(0.5) {
             silent = None;
@@ -400,7 +424,7 @@ impl<'a> World<'a> {
         let slot = &mut self.slots[slot];
         let xid = slot.next_xid();
         let mut bytes = BytesMut::new();
-        exists_ask(path).frame(side, xid, &mut bytes);
+        read(OpCode::Exists, path, false).frame(side, xid, &mut bytes);
         let connection = &mut slot.connections.as_mut().context("it is connected")?[side];
         connection.send(&bytes)?;
         loop {
@@ -439,12 +463,9 @@ impl<'a> World<'a> {
             }
         }
         for path in found.iter().rev() {
-            let ask = Ask::new(OpCode::Delete, path.clone(), |to| {
-                to.text(path);
-                to.int(-1);
-            });
-            self.exchange(KEEPER, vec![ask])?;
+            self.exchange(KEEPER, vec![delete(path)])?;
         }
+        self.quotas.clear();
         Ok(())
     }
 
@@ -452,10 +473,7 @@ impl<'a> World<'a> {
     fn children(&mut self, path: &str) -> Result<Vec<String>> {
         let keeper = &mut self.slots[KEEPER];
         let xid = keeper.next_xid();
-        let ask = Ask::new(OpCode::GetChildren, path, |to| {
-            to.text(path);
-            to.boolean(false);
-        });
+        let ask = read(OpCode::GetChildren, path, false);
         let mut bytes = BytesMut::new();
         ask.frame(0, xid, &mut bytes);
         let connection = &mut keeper.connections.as_mut().context("the keeper is connected")?[0];
@@ -473,8 +491,16 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Sends requests on one session without waiting between them, and compares everything that comes of them.
+    /// Sends requests on one session without waiting between them, and compares everything that comes of them, on all
+    /// sessions.
     fn exchange(&mut self, slot: usize, asks: Vec<Ask>) -> Result<()> {
+        let closes = asks.iter().any(|ask| ask.op == OpCode::CloseSession.code());
+        self.converse(slot, asks)?;
+        self.settle(if closes { Order::AnyWithinChange } else { Order::Exact }, closes.then_some(slot))
+    }
+
+    /// The same, as far as the session itself is told.
+    fn converse(&mut self, slot: usize, asks: Vec<Ask>) -> Result<()> {
         let mut bytes = [BytesMut::new(), BytesMut::new()];
         let mut asked = Vec::new();
         for ask in asks {
@@ -547,7 +573,7 @@ impl<'a> World<'a> {
         {
             self.slots[slot].credentials.push(ask.clone());
         }
-        self.settle(if closes { Order::AnyWithinChange } else { Order::Exact }, closes.then_some(slot))
+        Ok(())
     }
 
     /// Compares what came to one connection.
@@ -567,6 +593,7 @@ impl<'a> World<'a> {
                     let ask = asked.next().context("a reply nobody asked for")?;
                     self.counts.replies += 1;
                     self.counts.refusals += usize::from(*error != ErrorCode::OK);
+                    self.counts.too_much += usize::from(*error == ErrorCode::QUOTA_EXCEEDED);
                     let path = path_of(ask);
                     self.known
                         .same_reply(ask.op, ask.writes(), &path, [a, b])
@@ -585,7 +612,7 @@ impl<'a> World<'a> {
 
     /// Asks something on every connection, so that all that is on its way has come, and compares it.
     fn settle(&mut self, order: Order, ended: Option<usize>) -> Result<()> {
-        let marker = exists_ask("/");
+        let marker = read(OpCode::Exists, "/", false);
         for slot in 0..self.slots.len() {
             let Some(mut connections) = self.slots[slot].connections.take() else { continue };
             let xid = self.slots[slot].next_xid();
@@ -631,25 +658,6 @@ impl<'a> World<'a> {
         }
         Ok(())
     }
-}
-
-fn exists_ask(path: &str) -> Ask {
-    Ask::new(OpCode::Exists, path, |to| {
-        to.text(path);
-        to.boolean(false);
-    })
-}
-
-fn create_ephemeral(path: &str) -> Ask {
-    Ask::new(OpCode::Create, format!("{path} ephemeral"), |to| {
-        to.text(path);
-        to.buffer(Some(b""));
-        to.count(1);
-        to.int(31);
-        to.text("world");
-        to.text("anyone");
-        to.int(1);
-    })
 }
 
 /// The path a request begins with, if it does.
