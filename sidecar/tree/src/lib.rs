@@ -32,6 +32,7 @@ mod sessions;
 mod snapshot;
 mod stat;
 mod tree;
+mod usage;
 mod writes;
 
 pub use acl::{Acl, Identity, Permissions, allows};

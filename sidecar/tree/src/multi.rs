@@ -84,14 +84,13 @@ impl Tree {
                 }
                 Undo::SetData { id, data, mzxid, mtime_ms } => {
                     let path = self.nodes.path(id);
-                    let more_bytes = data.bytes_more_than(&self.nodes.get(id).data);
                     self.change_node(id, &path, |node| {
                         node.data = data;
                         node.mzxid = mzxid;
                         node.mtime_ms = mtime_ms;
                         node.version = node.version.wrapping_sub(1);
                     });
-                    self.count_usage(&path, 0, more_bytes);
+                    self.show_usages(&path);
                     self.quota_node_set(&path);
                 }
             }

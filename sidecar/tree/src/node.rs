@@ -6,6 +6,7 @@ use std::sync::Arc;
 use hashbrown::HashTable;
 
 use crate::acl_lists::AclId;
+use crate::usage::Usage;
 use crate::{SessionId, Zxid};
 
 /// The place of a node in the arena. It says nothing to other replicas.
@@ -39,6 +40,8 @@ pub(crate) struct Directory {
     /// Children ever created: the next sequence number. ZooKeeper keeps 32 bits of it; here it goes on.
     pub(crate) created: u64,
     pub(crate) children: ChildTable,
+    /// Of everything below.
+    pub(crate) below: Usage,
 }
 
 impl Node {
@@ -50,6 +53,10 @@ impl Node {
         self.directory.as_ref().map_or(0, |directory| directory.created)
     }
 
+    pub(crate) fn below(&self) -> Usage {
+        self.directory.as_ref().map_or_else(Usage::default, |directory| directory.below)
+    }
+
     pub(crate) fn pzxid(&self) -> Zxid {
         self.directory.as_ref().map_or(self.czxid, |directory| directory.pzxid)
     }
@@ -57,8 +64,9 @@ impl Node {
     /// The directory, made if this node never had a child.
     pub(crate) fn directory_mut(&mut self) -> &mut Directory {
         let czxid = self.czxid;
-        self.directory
-            .get_or_insert_with(|| Box::new(Directory { pzxid: czxid, created: 0, children: ChildTable::default() }))
+        self.directory.get_or_insert_with(|| {
+            Box::new(Directory { pzxid: czxid, created: 0, children: ChildTable::default(), below: Usage::default() })
+        })
     }
 
     /// The moment from which the node may be reaped, or `None` as long as that depends on something else than time.
@@ -166,9 +174,8 @@ impl Data {
         }
     }
 
-    /// How many bytes more it has than `other`.
-    pub(crate) fn bytes_more_than(&self, other: &Self) -> i64 {
-        self.as_slice().len() as i64 - other.as_slice().len() as i64
+    pub(crate) fn bytes(&self) -> i64 {
+        self.as_slice().len() as i64
     }
 
     pub(crate) fn is_null(&self) -> bool {

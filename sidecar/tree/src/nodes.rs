@@ -14,6 +14,7 @@ use crate::acl_lists::AclLists;
 use crate::digest::{Digest, ItemHash, node_item};
 use crate::images::{Image, Images};
 use crate::node::{Node, NodeId};
+use crate::usage::Usage;
 use crate::{Acl, Stat};
 
 /// Slots are allocated in chunks of this many, so that growing neither copies what is there nor takes twice its
@@ -219,6 +220,44 @@ impl Nodes {
 
     fn children_of(&self, id: NodeId) -> impl Iterator<Item = NodeId> + '_ {
         self.get(id).directory.iter().flat_map(|directory| directory.children.iter())
+    }
+
+    /// Counts what came to or went from below a node and all that are above it. Takes as long as it is deep.
+    ///
+    /// A frozen state has no usages, so it needs no images of these.
+    pub(crate) fn add_below(&mut self, id: NodeId, nodes: i64, bytes: i64) {
+        let mut next = id;
+        loop {
+            let Slot::Taken(node) = self.slot_mut(next) else { panic!("what has a child is there") };
+            let directory = node.directory.as_mut().expect("what has or had a child has a directory");
+            directory.below = directory.below.after(nodes, bytes);
+            if next == Self::ROOT {
+                return;
+            }
+            next = node.parent;
+        }
+    }
+
+    /// Counts all of it anew.
+    pub(crate) fn count_all(&mut self) {
+        let mut parents_first = Vec::with_capacity(self.count);
+        self.walk(|id, _| {
+            parents_first.push(id);
+            ControlFlow::Continue(())
+        });
+        for id in parents_first.into_iter().rev().take_while(|id| *id != Self::ROOT) {
+            let (node, here) = (self.get(id), self.usage(id));
+            let parent = node.parent;
+            let Slot::Taken(parent) = self.slot_mut(parent) else { panic!("the walk came through it") };
+            let directory = parent.directory_mut();
+            directory.below = directory.below.after(here.nodes as i64, here.bytes as i64);
+        }
+    }
+
+    /// What a node and all below it have.
+    pub(crate) fn usage(&self, id: NodeId) -> Usage {
+        let node = self.get(id);
+        node.below().after(1, node.data.bytes())
     }
 
     /// Shows every node that can be reached from the root, with its path, parents first. Stops when told to.

@@ -3,16 +3,16 @@
 //! As in ZooKeeper they are nodes: `/zookeeper/quota/<subtree>/zookeeper_limits` holds the limits and makes them count,
 //! `zookeeper_stats` beside it shows the usage, which the tree writes there by itself: without a version, a zxid or an
 //! event, but as a part of the replicated state. What is kept here follows from the nodes, so it is part of no snapshot.
+//! Nothing is counted when a limit is set: every node knows what is below it.
 //!
 //! Every quota counts its whole subtree; of several that enclose a node, only the innermost is asked. `/zookeeper` and
 //! what is below has none, nor has the root.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::ops::ControlFlow;
 
 use crate::node::{Data, NodeId};
 use crate::nodes::Nodes;
+use crate::usage::Usage;
 use crate::writes::parent_of;
 use crate::{Change, Refusal, Tree};
 
@@ -20,37 +20,9 @@ const QUOTAS: &str = "/zookeeper/quota";
 const LIMITS: &str = "zookeeper_limits";
 const USAGE: &str = "zookeeper_stats";
 
-/// The quotas that count, by the path of their subtree.
+/// The nodes that hold the limits of the quotas that count, by the path of their subtree.
 #[derive(Debug, Default)]
-pub(crate) struct Quotas(BTreeMap<Box<str>, Quota>);
-
-#[derive(Debug)]
-struct Quota {
-    /// The node that holds the limits.
-    limits: NodeId,
-    usage: Usage,
-}
-
-/// What a subtree has, its root included.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Usage {
-    nodes: u64,
-    bytes: u64,
-}
-
-impl Usage {
-    fn after(self, nodes: i64, bytes: i64) -> Self {
-        let sum = |now: u64, more| now.checked_add_signed(more).expect("what goes was counted when it came");
-        Self { nodes: sum(self.nodes, nodes), bytes: sum(self.bytes, bytes) }
-    }
-}
-
-/// As ZooKeeper's tools read it.
-impl fmt::Display for Usage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "count={},bytes={}", self.nodes, self.bytes)
-    }
-}
+pub(crate) struct Quotas(BTreeMap<Box<str>, NodeId>);
 
 /// The limits of a quota, `None` where there is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -112,31 +84,16 @@ fn enclosing(path: &str) -> impl Iterator<Item = &str> {
 }
 
 impl Quotas {
-    /// Finds what counts, and counts it.
+    /// Finds what counts.
     pub(crate) fn of(nodes: &Nodes) -> Self {
         let mut quotas = Self::default();
         let Some(top) = nodes.find(QUOTAS) else { return quotas };
         for id in nodes.below(top).filter(|id| nodes.get(*id).name.as_bytes() == LIMITS.as_bytes()) {
             if let Some(QuotaNode::Limits(subtree)) = QuotaNode::of(&nodes.path(id)) {
-                quotas.0.insert(subtree.into(), Quota { limits: id, usage: Usage::default() });
+                quotas.0.insert(subtree.into(), id);
             }
-        }
-        if !quotas.0.is_empty() {
-            nodes.walk(|id, path| {
-                let bytes = nodes.get(id).data.as_slice().len();
-                quotas.add(path, 1, bytes as i64);
-                ControlFlow::Continue(())
-            });
         }
         quotas
-    }
-
-    fn add(&mut self, path: &str, nodes: i64, bytes: i64) {
-        for subtree in enclosing(path) {
-            if let Some(quota) = self.0.get_mut(subtree) {
-                quota.usage = quota.usage.after(nodes, bytes);
-            }
-        }
     }
 }
 
@@ -150,9 +107,9 @@ impl Tree {
             return Ok(None);
         }
         let found = enclosing(path).find_map(|subtree| Some((subtree, self.quotas.0.get(subtree)?)));
-        let Some((subtree, quota)) = found else { return Ok(None) };
-        let limits = Limits::parse(self.nodes.get(quota.limits).data.as_slice());
-        let after = quota.usage.after(nodes, bytes);
+        let Some((subtree, limits)) = found else { return Ok(None) };
+        let limits = Limits::parse(self.nodes.get(*limits).data.as_slice());
+        let after = self.usage_of(subtree).after(nodes, bytes);
         let mut passes_soft = false;
         for (grows, now, soft, hard) in [
             (nodes > 0, after.nodes, limits.nodes, limits.nodes_hard),
@@ -168,12 +125,16 @@ impl Tree {
         Ok(passes_soft.then(|| Change::QuotaPassed { subtree: subtree.to_owned(), nodes, bytes }))
     }
 
-    /// Counts what came to or went from a path, and shows the new usage.
-    pub(crate) fn count_usage(&mut self, path: &str, nodes: i64, bytes: i64) {
-        if self.quotas.0.is_empty() || (nodes, bytes) == (0, 0) {
+    /// What a subtree has, its root included. Takes as long as it is deep.
+    fn usage_of(&self, subtree: &str) -> Usage {
+        self.nodes.find(subtree).map_or_else(Usage::default, |id| self.nodes.usage(id))
+    }
+
+    /// Something came to or went from a path: shows the new usage of what it is in.
+    pub(crate) fn show_usages(&mut self, path: &str) {
+        if self.quotas.0.is_empty() {
             return;
         }
-        self.quotas.add(path, nodes, bytes);
         for subtree in enclosing(path) {
             self.show_usage(subtree);
         }
@@ -190,8 +151,7 @@ impl Tree {
     pub(crate) fn quota_node_came(&mut self, id: NodeId, path: &str) {
         match QuotaNode::of(path) {
             Some(QuotaNode::Limits(subtree)) => {
-                let usage = self.measure(subtree);
-                self.quotas.0.insert(subtree.into(), Quota { limits: id, usage });
+                self.quotas.0.insert(subtree.into(), id);
                 self.show_usage(subtree);
             }
             Some(QuotaNode::Usage(subtree)) => self.show_usage(subtree),
@@ -217,22 +177,14 @@ impl Tree {
     /// limits it. It is not kept up to date then.
     pub(crate) fn usage_at(&self, path: &str) -> Option<Data> {
         let Some(QuotaNode::Usage(subtree)) = QuotaNode::of(path) else { return None };
-        let usage = self.quotas.0.get(subtree).map_or_else(|| self.measure(subtree), |quota| quota.usage);
-        Some(Data::copy_of(Some(usage.to_string().as_bytes())))
-    }
-
-    /// Takes as long as there are nodes in the subtree.
-    fn measure(&self, subtree: &str) -> Usage {
-        let Some(top) = self.nodes.find(subtree) else { return Usage::default() };
-        let all = std::iter::once(top).chain(self.nodes.below(top));
-        all.fold(Usage::default(), |usage, id| usage.after(1, self.nodes.get(id).data.as_slice().len() as i64))
+        Some(Data::copy_of(Some(self.usage_of(subtree).to_string().as_bytes())))
     }
 
     fn show_usage(&mut self, subtree: &str) {
-        let Some(quota) = self.quotas.0.get(subtree) else { return };
-        let directory = self.nodes.get(quota.limits).parent;
+        let Some(limits) = self.quotas.0.get(subtree) else { return };
+        let directory = self.nodes.get(*limits).parent;
         let Some(id) = self.nodes.child(directory, USAGE) else { return };
-        let shown = quota.usage.to_string();
+        let shown = self.usage_of(subtree).to_string();
         if self.nodes.get(id).data.as_slice() != shown.as_bytes() {
             let data = Data::copy_of(Some(shown.as_bytes()));
             self.change_node(id, &format!("{QUOTAS}{subtree}/{USAGE}"), |node| node.data = data);

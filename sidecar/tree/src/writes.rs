@@ -122,7 +122,7 @@ impl Tree {
         acl::check(self.nodes.acl(id), Permissions::WRITE, &work.author.identities)?;
         let node = self.nodes.get(id);
         let data = Data::copy_of(set.data.as_deref());
-        let more_bytes = data.bytes_more_than(&node.data);
+        let more_bytes = data.bytes() - node.data.bytes();
         let passed = self.check_quota(&set.path, 0, more_bytes)?;
         check_version(set.version, node.version)?;
 
@@ -133,7 +133,9 @@ impl Tree {
             node.version = node.version.wrapping_add(1);
             std::mem::replace(&mut node.data, data)
         });
-        self.count_usage(&set.path, 0, more_bytes);
+        if more_bytes != 0 {
+            self.show_usages(&set.path);
+        }
         self.quota_node_set(&set.path);
         work.remember(|| Undo::SetData { id, data: old, mzxid, mtime_ms });
         work.changes.push(Change::DataChanged { path: set.path.clone() });
@@ -232,9 +234,14 @@ impl Tree {
 
     /// Changes a node, and what depends on how it is.
     pub(crate) fn change_node<T>(&mut self, id: NodeId, path: &str, change: impl FnOnce(&mut Node) -> T) -> T {
-        let due_before = self.nodes.get(id).due_from_ms();
+        let node = self.nodes.get(id);
+        let (parent, due_before, bytes_before) = (node.parent, node.due_from_ms(), node.data.bytes());
         self.digest.remove(self.nodes.item(id, path));
         let result = change(self.nodes.get_mut(id));
+        let more_bytes = self.nodes.get(id).data.bytes() - bytes_before;
+        if more_bytes != 0 && id != Nodes::ROOT {
+            self.nodes.add_below(parent, 0, more_bytes);
+        }
         self.digest.add(self.nodes.item(id, path));
         self.reaping.update(id, due_before, self.nodes.get(id).due_from_ms());
         result
@@ -245,20 +252,20 @@ impl Tree {
         let parent = self.nodes.get(id).parent;
         let parent_due_before = self.nodes.get(parent).due_from_ms();
         self.nodes.link(id);
+        self.nodes.add_below(parent, 1, self.nodes.get(id).data.bytes());
         self.reaping.update(parent, parent_due_before, self.nodes.get(parent).due_from_ms());
         self.reaping.update(id, None, self.nodes.get(id).due_from_ms());
         self.digest.add(self.nodes.item(id, path));
         if let Kind::Ephemeral(owner) = self.nodes.get(id).life.kind() {
             self.sessions.own(owner, id);
         }
-        self.count_usage(path, 1, self.nodes.get(id).data.as_slice().len() as i64);
+        self.show_usages(path);
         self.quota_node_came(id, path);
     }
 
     /// The opposite of [`Tree::attach`].
     pub(crate) fn detach(&mut self, id: NodeId, path: &str) {
         self.quota_node_goes(path);
-        self.count_usage(path, -1, -(self.nodes.get(id).data.as_slice().len() as i64));
         if let Kind::Ephemeral(owner) = self.nodes.get(id).life.kind() {
             self.sessions.disown(owner, id);
         }
@@ -267,7 +274,9 @@ impl Tree {
         let parent = self.nodes.get(id).parent;
         let parent_due_before = self.nodes.get(parent).due_from_ms();
         self.nodes.unlink(id);
+        self.nodes.add_below(parent, -1, -self.nodes.get(id).data.bytes());
         self.reaping.update(parent, parent_due_before, self.nodes.get(parent).due_from_ms());
+        self.show_usages(path);
     }
 
     /// Makes the nodes that every tree has. Nobody created them, so no counter counts them.

@@ -244,6 +244,7 @@ impl TreeLoader {
         }
         self.link()?;
         self.settle_nodes()?;
+        self.tree.nodes.count_all();
         self.tree.quotas = Quotas::of(&self.tree.nodes);
         let found = self.tree.digest();
         if found != tail.digest {
