@@ -3,7 +3,7 @@
 use std::{net::IpAddr, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
 use quorate_tree::{Author, Identity, Op, SessionId, Zxid};
 use tracing::debug;
 
@@ -203,6 +203,12 @@ impl Attachment {
     /// Cancel safe.
     pub(crate) async fn next(&mut self) -> Output {
         loop {
+            // First, for it lets the session go on: also one that is never silent must be vouched for.
+            while let Some(Some(touched)) = self.touches.next().now_or_never() {
+                if let Some(heartbeat) = self.vouched(touched) {
+                    return heartbeat;
+                }
+            }
             let taken = self.queue.take();
             if self.serve_until.has_passed() {
                 debug!(session = %self.granted.session, "cannot vouch for the session any more");
@@ -226,12 +232,9 @@ impl Attachment {
             }
             tokio::select! {
                 biased;
-                Some((tag, came_at, vouched)) = self.touches.next() => {
-                    if vouched {
-                        self.serve_until = self.serve_until.max(came_at + serving_time(self.granted.timeout_ms));
-                        if let Some(tag) = tag {
-                            return Output::Heartbeat { tag };
-                        }
+                Some(touched) = self.touches.next() => {
+                    if let Some(heartbeat) = self.vouched(touched) {
+                        return heartbeat;
                     }
                 }
                 Some(released) = self.barriers.next() => {
@@ -243,6 +246,15 @@ impl Attachment {
                 () = tokio::time::sleep(self.serve_until.remaining()) => {}
             }
         }
+    }
+
+    /// The leader has acknowledged a touch, or never will; the answer if it was a heartbeat.
+    fn vouched(&mut self, (tag, came_at, vouched): (Option<u64>, Moment, bool)) -> Option<Output> {
+        if !vouched {
+            return None;
+        }
+        self.serve_until = self.serve_until.max(came_at + serving_time(self.granted.timeout_ms));
+        tag.map(|tag| Output::Heartbeat { tag })
     }
 
     /// Whether a write must be declined before it is proposed.
