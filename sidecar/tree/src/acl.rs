@@ -23,6 +23,9 @@ pub struct Identity {
     pub id: String,
 }
 
+/// The scheme of addresses, which are matched by their beginning.
+const IP: &str = "ip";
+
 /// A set of permissions, as ZooKeeper's bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Permissions(pub u32);
@@ -79,8 +82,25 @@ impl Acl {
 /// Whether one of `identities` has any of the `wanted` permissions.
 #[must_use]
 pub fn allows(list: &[Acl], wanted: Permissions, identities: &[Identity]) -> bool {
-    list.iter().any(|entry| entry.permissions.any_of(wanted) && names_one_of(&entry.identity, identities))
-        || identities.iter().any(|identity| identity.scheme == "super")
+    if identities.iter().any(|identity| identity.scheme == "super") {
+        return true;
+    }
+    let mut granting = list.iter().filter(|entry| entry.permissions.any_of(wanted)).map(|entry| &entry.identity);
+    if !is_costly(list, identities) {
+        return granting.any(|named| names_one_of(named, identities));
+    }
+    // Both are chosen by clients: comparing each with each would hold up the whole ensemble.
+    let addresses: Vec<IpAddr> = addresses(identities).collect();
+    let others: HashSet<&Identity> = identities.iter().filter(|identity| identity.scheme != IP).collect();
+    granting.any(|named| match named.scheme.as_str() {
+        IP => Network::parse(&named.id).is_some_and(|network| addresses.iter().any(|one| network.contains(*one))),
+        _ => is_anyone(named) || others.contains(named),
+    })
+}
+
+/// Whether a check of these takes long enough to avoid doing it twice.
+pub(crate) fn is_costly(list: &[Acl], identities: &[Identity]) -> bool {
+    list.len() * identities.len().max(1) > 64
 }
 
 /// [`allows`] as a refusal.
@@ -89,14 +109,18 @@ pub(crate) fn check(list: &[Acl], wanted: Permissions, identities: &[Identity]) 
 }
 
 fn names_one_of(named: &Identity, identities: &[Identity]) -> bool {
-    if named.scheme == "world" && named.id == "anyone" {
-        return true;
+    match named.scheme.as_str() {
+        IP => Network::parse(&named.id).is_some_and(|network| addresses(identities).any(|one| network.contains(one))),
+        _ => is_anyone(named) || identities.contains(named),
     }
-    identities.iter().filter(|identity| identity.scheme == named.scheme).any(|identity| match named.scheme.as_str() {
-        "ip" => Network::parse(&named.id)
-            .is_some_and(|network| identity.id.parse().is_ok_and(|address| network.contains(address))),
-        _ => identity.id == named.id,
-    })
+}
+
+fn is_anyone(named: &Identity) -> bool {
+    named.scheme == "world" && named.id == "anyone"
+}
+
+fn addresses(identities: &[Identity]) -> impl Iterator<Item = IpAddr> + '_ {
+    identities.iter().filter(|identity| identity.scheme == IP).filter_map(|identity| identity.id.parse().ok())
 }
 
 /// The list as it is stored: `auth` replaced by what the author has authenticated as, repetitions left out.
@@ -115,6 +139,8 @@ pub(crate) fn normalize(list: &[Acl], author: &[Identity], entries_max: usize) -
     }
     let mut normal = Vec::with_capacity(list.len().min(entries_max));
     let mut seen = HashSet::new();
+    // What `auth` stands for is the same each time: saying it again must not cost as much as the first time.
+    let mut seen_auth = HashSet::new();
     let mut push = |entry: Acl| {
         if !seen.insert(entry.clone()) {
             return Ok(());
@@ -137,6 +163,9 @@ pub(crate) fn normalize(list: &[Acl], author: &[Identity], entries_max: usize) -
         if authenticated.peek().is_none() {
             return Err(Refusal::InvalidAcl);
         }
+        if !seen_auth.insert(entry.permissions) {
+            continue;
+        }
         for identity in authenticated {
             push(Acl { permissions: entry.permissions, identity: identity.clone() })?;
         }
@@ -154,7 +183,7 @@ fn is_valid(identity: &Identity) -> bool {
         "world" => identity.id == "anyone",
         // Two parts, as Java splits: empty parts at the end do not count.
         "digest" => identity.id.trim_end_matches(':').split(':').count() == 2,
-        "ip" => Network::parse(&identity.id).is_some(),
+        IP => Network::parse(&identity.id).is_some(),
         _ => false,
     }
 }
@@ -245,6 +274,40 @@ mod tests {
 
         assert!(!allows(&nothing, Permissions::ALL, &[]));
         assert!(allows(&admin, Permissions::READ.or(Permissions::ADMIN), &[]));
+    }
+
+    #[test]
+    fn long_lists_and_many_identities_are_matched_like_short_ones() {
+        let mut list: Vec<Acl> = (0..100).map(|n| entry(Permissions::READ, "digest", &format!("u{n}:p"))).collect();
+        list.extend((0..100).map(|n| entry(Permissions::READ, "ip", &format!("10.{n}.0.0/16"))));
+        list.push(entry(Permissions::WRITE, "world", "anyone"));
+        let others: Vec<Identity> = (0..50).map(|n| identity("digest", &format!("v{n}:p"))).collect();
+        let with = |one: Identity| [&others[..], &[one]].concat();
+
+        for (expected, who) in [
+            (false, others.clone()),
+            (true, with(identity("digest", "u99:p"))),
+            (false, with(identity("sasl", "u99:p"))),
+            (true, with(identity("ip", "10.99.1.2"))),
+            (false, with(identity("ip", "10.100.1.2"))),
+            (false, with(identity("digest", "10.99.0.0/16"))),
+            (true, with(Identity::superuser())),
+        ] {
+            assert_eq!(allows(&list, Permissions::READ, &who), expected, "{:?}", who.last());
+            assert!(allows(&list, Permissions::WRITE, &who));
+        }
+    }
+
+    #[test]
+    fn auth_said_many_times_is_put_in_once_for_each_permission() {
+        let author = [identity("digest", "a:1"), identity("digest", "b:2")];
+        let mut list = vec![entry(Permissions::READ, "auth", ""); 1000];
+        list.extend(vec![entry(Permissions::ALL, "auth", "x"); 1000]);
+
+        let normal = normalize(&list, &author, 4).unwrap();
+
+        let of = |permissions| ["a:1", "b:2"].map(|id| entry(permissions, "digest", id));
+        assert_eq!(normal, [of(Permissions::READ), of(Permissions::ALL)].concat());
     }
 
     #[test]

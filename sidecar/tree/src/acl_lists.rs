@@ -7,7 +7,7 @@ use crate::Acl;
 use crate::digest::acl_hash;
 
 /// A list in the store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct AclId(u32);
 
 /// The lists in use and how many nodes use each.

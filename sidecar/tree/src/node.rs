@@ -42,6 +42,8 @@ pub(crate) struct Directory {
     pub(crate) children: ChildTable,
     /// Of everything below.
     pub(crate) below: Usage,
+    /// Of the names of the children, in all.
+    pub(crate) name_bytes: usize,
 }
 
 impl Node {
@@ -65,7 +67,8 @@ impl Node {
     pub(crate) fn directory_mut(&mut self) -> &mut Directory {
         let czxid = self.czxid;
         self.directory.get_or_insert_with(|| {
-            Box::new(Directory { pzxid: czxid, created: 0, children: ChildTable::default(), below: Usage::default() })
+            let children = ChildTable::default();
+            Box::new(Directory { pzxid: czxid, created: 0, children, below: Usage::default(), name_bytes: 0 })
         })
     }
 

@@ -137,15 +137,21 @@ impl Nodes {
     /// Puts a node into its parent's table. The caller knows that the name is not there yet.
     pub(crate) fn link(&mut self, id: NodeId) {
         let node = self.get(id);
-        let (parent, hash) = (node.parent, self.name_hash(node.name.as_bytes()));
-        self.get_mut(parent).directory_mut().children.insert(hash, id);
+        let (parent, name) = (node.parent, node.name.as_bytes());
+        let (hash, bytes) = (self.name_hash(name), name.len());
+        let directory = self.get_mut(parent).directory_mut();
+        directory.children.insert(hash, id);
+        directory.name_bytes += bytes;
     }
 
     /// Takes a node out of its parent's table.
     pub(crate) fn unlink(&mut self, id: NodeId) {
         let node = self.get(id);
-        let (parent, hash) = (node.parent, self.name_hash(node.name.as_bytes()));
-        self.get_mut(parent).directory_mut().children.remove(hash, id);
+        let (parent, name) = (node.parent, node.name.as_bytes());
+        let (hash, bytes) = (self.name_hash(name), name.len());
+        let directory = self.get_mut(parent).directory_mut();
+        directory.children.remove(hash, id);
+        directory.name_bytes -= bytes;
     }
 
     fn name_hash(&self, name: &[u8]) -> u32 {

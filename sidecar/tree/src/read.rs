@@ -63,6 +63,20 @@ impl Tree {
         Ok((names.into_iter().map(str::to_owned).collect(), self.nodes.stat(id)))
     }
 
+    /// How many children a node has, and the bytes of their names: what [`Tree::children`] would take.
+    ///
+    /// # Errors
+    /// `NoNode`, or `NoAuth` if none of `identities` may read it.
+    pub fn children_extent(&self, path: &str, identities: &[Identity]) -> Result<(usize, usize), Refused> {
+        let id = self.readable(path, identities)?;
+        Ok(self
+            .nodes
+            .get(id)
+            .directory
+            .as_ref()
+            .map_or((0, 0), |directory| (directory.children.len(), directory.name_bytes)))
+    }
+
     /// The access control list of a node, and its stat. Without ADMIN, digests are shown as `user:x`.
     ///
     /// # Errors

@@ -1,7 +1,10 @@
 //! The writes of clients: each checks everything in the order that decides which refusal is given, and only then
 //! changes anything. Operations of a multi are done one after the other and taken back if one of them is refused.
 
+use std::collections::HashMap;
+
 use crate::acl::{self, Permissions};
+use crate::acl_lists::AclId;
 use crate::multi::Undo;
 use crate::node::{Data, Kind, Life, Name, Node, NodeId, TTL_MS_MAX};
 use crate::nodes::Nodes;
@@ -18,11 +21,13 @@ pub(crate) struct Work<'a> {
     pub(crate) changes: Vec<Change>,
     /// Of a multi: how to take back what was done, the latest last.
     pub(crate) undo: Option<Vec<Undo>>,
+    /// What costly access checks found. Lists do not change while a command is done.
+    checked: HashMap<(AclId, Permissions), bool>,
 }
 
 impl<'a> Work<'a> {
     pub(crate) fn new(zxid: Zxid, stamp_ms: i64, author: &'a Author) -> Self {
-        Self { zxid, stamp_ms, author, changes: Vec::new(), undo: None }
+        Self { zxid, stamp_ms, author, changes: Vec::new(), undo: None, checked: HashMap::new() }
     }
 
     fn remember(&mut self, undo: impl FnOnce() -> Undo) {
@@ -61,7 +66,7 @@ impl Tree {
         }
         let acl = acl::normalize(&create.acl, &work.author.identities, self.limits.acl_entries_max)?;
         let parent = self.nodes.find(parent_of(&create.path)).ok_or(Refusal::NoNode)?;
-        acl::check(self.nodes.acl(parent), Permissions::CREATE, &work.author.identities)?;
+        self.check_access(parent, Permissions::CREATE, work)?;
 
         let mut path = create.path.clone();
         if is_sequential {
@@ -119,7 +124,7 @@ impl Tree {
             return Err(Refusal::LimitExceeded);
         }
         let id = self.find_valid(&set.path)?;
-        acl::check(self.nodes.acl(id), Permissions::WRITE, &work.author.identities)?;
+        self.check_access(id, Permissions::WRITE, work)?;
         let node = self.nodes.get(id);
         let data = Data::copy_of(set.data.as_deref());
         let more_bytes = data.bytes() - node.data.bytes();
@@ -147,7 +152,7 @@ impl Tree {
         path::check(&set.path).map_err(|_| Refusal::BadArguments)?;
         let list = acl::normalize(&set.acl, &work.author.identities, self.limits.acl_entries_max)?;
         let id = self.nodes.find(&set.path).ok_or(Refusal::NoNode)?;
-        acl::check(self.nodes.acl(id), Permissions::ADMIN, &work.author.identities)?;
+        self.check_access(id, Permissions::ADMIN, work)?;
         check_version(set.version, self.nodes.get(id).aversion)?;
 
         let new = self.nodes.acls.acquire(&list);
@@ -164,7 +169,7 @@ impl Tree {
             return Err(Refusal::BadArguments);
         }
         let parent = self.nodes.find(parent_of(&delete.path)).ok_or(Refusal::NoNode)?;
-        acl::check(self.nodes.acl(parent), Permissions::DELETE, &work.author.identities)?;
+        self.check_access(parent, Permissions::DELETE, work)?;
         // What else is wrong with the path shows in that there is no such node.
         path::check(&delete.path).map_err(|_| Refusal::NoNode)?;
         let id = self.nodes.child(parent, name_of(&delete.path)).ok_or(Refusal::NoNode)?;
@@ -178,9 +183,9 @@ impl Tree {
         Ok(Reply::Done)
     }
 
-    pub(crate) fn check(&mut self, check: &Check, work: &Work<'_>) -> Result<Reply, Refusal> {
+    pub(crate) fn check(&mut self, check: &Check, work: &mut Work<'_>) -> Result<Reply, Refusal> {
         let id = self.find_valid(&check.path)?;
-        acl::check(self.nodes.acl(id), Permissions::READ, &work.author.identities)?;
+        self.check_access(id, Permissions::READ, work)?;
         check_version(check.version, self.nodes.get(id).version)?;
         Ok(Reply::Done)
     }
@@ -225,6 +230,19 @@ impl Tree {
             Some(log) => log.push(Undo::Delete { id, parent_pzxid }),
             None => self.nodes.remove(id),
         }
+    }
+
+    /// Whether the author has a permission on a node. The operations of a multi may all ask the same: what takes long
+    /// is found out once.
+    fn check_access(&self, id: NodeId, wanted: Permissions, work: &mut Work<'_>) -> Result<(), Refusal> {
+        let author = work.author;
+        let (list, identities) = (self.nodes.acl(id), author.identities.as_slice());
+        if !acl::is_costly(list, identities) {
+            return acl::check(list, wanted, identities);
+        }
+        let key = (self.nodes.get(id).acl, wanted);
+        let allowed = *work.checked.entry(key).or_insert_with(|| acl::allows(list, wanted, identities));
+        if allowed { Ok(()) } else { Err(Refusal::NoAuth) }
     }
 
     fn find_valid(&self, path: &str) -> Result<NodeId, Refusal> {
