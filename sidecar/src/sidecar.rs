@@ -166,9 +166,14 @@ impl Doors {
             outbox_events_max: limits::OUTBOX_EVENTS_MAX,
             outbox_bytes_max: limits::OUTBOX_BYTES_MAX,
             reply_bytes_max: limits::REPLY_BYTES_MAX,
+            run_work_max: limits::RUN_WORK_MAX,
         };
-        let watch_limits =
-            WatchLimits { watches_max: limits::WATCHES_MAX, watches_per_session_max: limits::WATCHES_PER_SESSION_MAX };
+        let watch_limits = WatchLimits {
+            watches_max: limits::WATCHES_MAX,
+            watches_per_session_max: limits::WATCHES_PER_SESSION_MAX,
+            path_bytes_max: limits::WATCHED_PATH_BYTES_MAX,
+            path_bytes_per_session_max: limits::WATCHED_PATH_BYTES_PER_SESSION_MAX,
+        };
         let replica = Arc::new(Replica::new(
             config.id,
             Tree::new(Limits::DEFAULT),

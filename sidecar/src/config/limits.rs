@@ -32,12 +32,17 @@ pub(crate) const OUTBOX_EVENTS_MAX: usize = 10_000;
 pub(crate) const OUTBOX_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// One answer; a larger one is refused.
 pub(crate) const REPLY_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Nodes, names and paths that the reads of one session look at before others have their turn.
+pub(crate) const RUN_WORK_MAX: usize = 8 * 1024;
 /// One message a client sends.
 pub(crate) const FRAME_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Watches of all sessions of a member, and of one of them; further ones are refused.
 pub(crate) const WATCHES_MAX: usize = 10_000_000;
 pub(crate) const WATCHES_PER_SESSION_MAX: usize = 1_000_000;
+/// Bytes of the paths they are on, likewise.
+pub(crate) const WATCHED_PATH_BYTES_MAX: usize = 512 * 1024 * 1024;
+pub(crate) const WATCHED_PATH_BYTES_PER_SESSION_MAX: usize = 64 * 1024 * 1024;
 
 /// Memory of a client's connection that the transport may fill: one stream, and all of them.
 pub(crate) const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
@@ -104,6 +109,7 @@ const _: () = {
     assert!(SESSION_INFLIGHT_MAX <= quorate_tree::Limits::DEFAULT.session_outcomes_max);
     assert!(SESSION_INFLIGHT_MAX + FRAME_BYTES_MAX / 1024 <= MEMBER_INFLIGHT_MAX, "what comes at once has permits");
     assert!(WATCHES_PER_SESSION_MAX <= WATCHES_MAX);
+    assert!(WATCHED_PATH_BYTES_PER_SESSION_MAX <= WATCHED_PATH_BYTES_MAX);
     assert!(VOTERS_MAX % 2 == 1, "an even number of voters survives no more than one fewer");
     assert!(TICK_MS_MIN <= TICK_MS && TICK_MS <= TICK_MS_MAX);
     assert!(ELECTION_TIMEOUT_MS_MIN <= ELECTION_TIMEOUT_MS && ELECTION_TIMEOUT_MS <= ELECTION_TIMEOUT_MS_MAX);

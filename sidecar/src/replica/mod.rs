@@ -35,6 +35,9 @@ use watches::{ConnId, WatchTable};
 /// Digests are compared between members at every zxid that this divides.
 pub(crate) const DIGEST_MARK_EVERY: u64 = 4096;
 
+/// Paths that a connection watched and that are forgotten under one hold of the lock.
+const FORGOTTEN_AT_ONCE: usize = 4096;
+
 /// Between two warnings of soft quotas.
 const QUOTA_WARNING_PAUSE: Duration = Duration::from_secs(60);
 
@@ -232,15 +235,23 @@ impl Replica {
         self.attached.lock().enter(session, self.limits)
     }
 
-    /// Forgets a queue and its watches.
+    /// Forgets a queue and its watches: a few under one hold of the lock, for there may be a million.
     pub(crate) fn detach(&self, queue: &SessionQueue) {
+        while !self.detach_some(queue) {}
+    }
+
+    /// Whether the queue is forgotten; first go its watches.
+    fn detach_some(&self, queue: &SessionQueue) -> bool {
         let _tree = self.tree.read();
         let mut attached = self.attached.lock();
-        attached.watches.forget(queue.conn);
+        if !attached.watches.forget(queue.conn, FORGOTTEN_AT_ONCE) {
+            return false;
+        }
         attached.by_conn.remove(&queue.conn);
         if attached.by_session.get(&queue.session) == Some(&queue.conn) {
             attached.by_session.remove(&queue.session);
         }
+        true
     }
 
     /// Puts requests at the tail of a queue and runs those reads that nothing older holds up. Returns the slot of
@@ -339,9 +350,11 @@ impl Attached {
 
     /// Tells those who watch.
     fn fire(&mut self, changes: &[Change], tree: &Tree, to_wake: &mut Vec<Arc<SessionQueue>>) {
+        let mut deleted = None;
         for change in changes {
             for firing in self.watches.fire(change, tree.zxid()) {
-                let sight = Sight::of(&firing.event, change, tree);
+                let deleted = deleted.get_or_insert_with(|| lists_of_deleted(changes));
+                let sight = Sight::of(&firing.event, change, deleted, tree);
                 for conn in &firing.to {
                     if let Some(queue) = self.by_conn.get(conn)
                         && (matches!(sight, Sight::Everybody) || sight.includes(&queue.identities()))
@@ -412,6 +425,16 @@ impl Attached {
     }
 }
 
+fn lists_of_deleted(changes: &[Change]) -> HashMap<&str, &[Acl]> {
+    let mut lists = HashMap::new();
+    for change in changes {
+        if let Change::Deleted { path, acl } = change {
+            lists.insert(path.as_str(), &**acl);
+        }
+    }
+    lists
+}
+
 /// Who may hear of an event: those who may read the node it tells of. A watch that fires for somebody who may not is
 /// spent without a word.
 enum Sight<'a> {
@@ -423,10 +446,15 @@ enum Sight<'a> {
 }
 
 impl<'a> Sight<'a> {
-    fn of(event: &'a Event, change: &'a Change, tree: &'a Tree) -> Self {
+    /// `deleted` are the lists of what the same command deleted.
+    fn of(event: &'a Event, change: &'a Change, deleted: &HashMap<&str, &'a [Acl]>, tree: &'a Tree) -> Self {
         let sight = match change {
             Change::Deleted { path, acl } if **path == *event.path => Self::Acl(acl),
-            _ => Self::Node(tree, &event.path),
+            _ => match deleted.get(&*event.path) {
+                // What is gone again by the end of the command is hidden as it was when it went.
+                Some(acl) if tree.stat(&event.path, &[]) == Err(Refusal::NoNode.into()) => Self::Acl(acl),
+                _ => Self::Node(tree, &event.path),
+            },
         };
         if sight.includes(&[]) { Self::Everybody } else { sight }
     }
@@ -435,7 +463,6 @@ impl<'a> Sight<'a> {
         match self {
             Self::Everybody => true,
             Self::Acl(acl) => quorate_tree::allows(acl, Permissions::READ, identities),
-            // A node that is gone again by the end of the same command tells nothing that its deletion does not.
             Self::Node(tree, path) => {
                 !matches!(tree.stat(path, identities), Err(Refused { reason: Refusal::NoAuth, .. }))
             }

@@ -5,7 +5,8 @@
 //! what the stream promises: before a reply exactly the events up to its zxid.
 //!
 //! Bounds: slots by the connection (`session_inflight_max`), items by [`QueueLimits`]. A queue that would pass
-//! them is closed with [`QueueEnd::TooSlow`]; the session lives on.
+//! them is closed with [`QueueEnd::TooSlow`]; the session lives on. Reads that take long are run a few at a time, so
+//! that others get the lock between them.
 
 use std::{
     collections::VecDeque,
@@ -44,10 +45,19 @@ pub(crate) struct SessionQueue {
 pub(crate) struct QueueLimits {
     /// Events not yet taken by the connection.
     pub(crate) outbox_events_max: usize,
-    /// Bytes of answers not yet taken. Reads wait in their slots beyond half of it.
+    /// Bytes of answers and events not yet taken. Reads wait in their slots beyond half of it.
     pub(crate) outbox_bytes_max: usize,
     /// Bytes of one answer.
     pub(crate) reply_bytes_max: usize,
+    /// What reads look at, in nodes, names and paths, under one hold of the replica's lock; further ones are held back.
+    pub(crate) run_work_max: usize,
+}
+
+impl QueueLimits {
+    /// What the applier has to do for one session's reads before it can apply that session's next write.
+    fn before_write_work_max(&self) -> usize {
+        self.run_work_max * 64
+    }
 }
 
 /// Something to send.
@@ -64,7 +74,7 @@ pub(crate) enum QueueEnd {
     Session(SessionEnd),
     /// The session was attached again.
     Moved,
-    /// Too much was waiting to be sent.
+    /// Too much was waiting to be sent, or to be read before a write.
     TooSlow,
     /// The copy was replaced by a snapshot: what the watches missed is found out by attaching again.
     Replaced,
@@ -220,13 +230,20 @@ impl SessionQueue {
 
     /// Called right before the write of `slot` is applied: runs the reads in front of it, barriers included, for the
     /// commit of this write proves what they were waiting for.
+    ///
+    /// Nobody is served meanwhile. A client that lets reads pile up which take so long together is closed instead.
     pub(super) fn before_write(&self, slot: SlotId, run: &mut Run<'_>) {
         let mut state = self.state.lock();
+        let mut work = 0;
         while state.first < slot.0 && state.end.is_none() {
+            if work > self.limits.before_write_work_max() {
+                state.close(QueueEnd::TooSlow);
+                return;
+            }
             let Some(head) = state.slots.pop_front() else { return };
             state.first += 1;
             assert!(!matches!(head.kind, SubmitKind::Write), "writes of a session are applied in order");
-            self.answer(&mut state, head, run);
+            work += self.answer(&mut state, head, run);
         }
     }
 
@@ -260,31 +277,34 @@ impl SessionQueue {
     }
 
     fn run_head(&self, state: &mut State, run: &mut Run<'_>) {
+        let mut work = 0;
         while state.out_bytes <= self.limits.outbox_bytes_max / 2
+            && work <= self.limits.run_work_max
             && state.end.is_none()
             && state.slots.front().is_some_and(Submit::is_runnable)
         {
             let head = state.slots.pop_front().expect("the front was looked at");
             state.first += 1;
-            self.answer(state, head, run);
+            work += self.answer(state, head, run);
         }
     }
 
-    fn answer(&self, state: &mut State, slot: Submit, run: &mut Run<'_>) {
+    /// Answers what is not a write, and says what it took.
+    fn answer(&self, state: &mut State, slot: Submit, run: &mut Run<'_>) -> usize {
+        let mut work = 0;
         let answer = match slot.kind {
             SubmitKind::Ready(answer) => answer,
             SubmitKind::Read { read, identities, .. } => {
                 let mut fired = Vec::new();
-                let answer = read.run(
-                    &mut ReadContext {
-                        tree: run.tree,
-                        watches: run.watches.as_deref_mut(),
-                        conn: self.conn,
-                        reply_bytes_max: self.limits.reply_bytes_max,
-                    },
-                    &identities,
-                    &mut fired,
-                );
+                let mut context = ReadContext {
+                    tree: run.tree,
+                    watches: run.watches.as_deref_mut(),
+                    conn: self.conn,
+                    reply_bytes_max: self.limits.reply_bytes_max,
+                    work: 0,
+                };
+                let answer = read.run(&mut context, &identities, &mut fired);
+                work = context.work;
                 for event in fired {
                     self.add_event(state, event);
                 }
@@ -293,6 +313,7 @@ impl SessionQueue {
             SubmitKind::Write => unreachable!("a write is answered by its completion"),
         };
         self.push_reply(state, slot.tag, run.tree.zxid(), answer);
+        work
     }
 
     fn push_reply(&self, state: &mut State, tag: u64, zxid: Zxid, answer: Answer) {
@@ -311,9 +332,11 @@ impl SessionQueue {
         if state.end.is_some() {
             return;
         }
-        state.out_events += 1;
+        state.out_bytes += event.bytes();
+        // What is caught up with was asked for, like an answer, and no more comes of it.
+        state.out_events += usize::from(!event.caught_up);
         state.oldest_event.get_or_insert_with(Instant::now);
-        if state.out_events > self.limits.outbox_events_max {
+        if state.out_events > self.limits.outbox_events_max || state.out_bytes > self.limits.outbox_bytes_max {
             state.close(QueueEnd::TooSlow);
             return;
         }

@@ -114,14 +114,33 @@ pub(crate) enum EventKind {
     Resync,
 }
 
+impl Rearm {
+    fn paths(&self) -> usize {
+        [&self.data, &self.exists, &self.children, &self.persistent, &self.recursive].map(Vec::len).iter().sum()
+    }
+}
+
+impl Event {
+    /// About how many bytes it takes while it waits.
+    pub(crate) fn bytes(&self) -> usize {
+        size_of::<Self>() + self.path.len()
+    }
+}
+
+/// More than a stat and its header take in a frame.
+const STAT: usize = 80;
+
+fn children_bytes(count: usize, name_bytes: usize) -> usize {
+    STAT + name_bytes + 4 * count
+}
+
 impl Answer {
     /// About how many bytes it takes in a frame.
     pub(crate) fn bytes(&self) -> usize {
-        const STAT: usize = 80;
         match self {
             Self::Get { data, .. } => STAT + data.as_ref().map_or(0, Bytes::len),
             Self::Children { names, .. } | Self::Names(names) => {
-                STAT + names.iter().map(|name| name.len() + 4).sum::<usize>()
+                children_bytes(names.len(), names.iter().map(String::len).sum())
             }
             Self::Identities(identities) => {
                 identities.iter().map(|identity| identity.scheme.len() + identity.id.len() + 8).sum()
@@ -151,6 +170,8 @@ pub(crate) struct ReadContext<'a> {
     pub(crate) watches: Option<&'a mut WatchTable>,
     pub(crate) conn: ConnId,
     pub(crate) reply_bytes_max: usize,
+    /// What was looked at so far, in nodes, names and paths.
+    pub(crate) work: usize,
 }
 
 impl Read {
@@ -166,6 +187,7 @@ impl Read {
 
     /// Answers from the copy. `fired` takes events that go before the answer.
     pub(crate) fn run(&self, context: &mut ReadContext<'_>, identities: &[Identity], fired: &mut Vec<Event>) -> Answer {
+        context.work += 1;
         match self {
             Self::Get { path, watch } => context.get(path, *watch, identities),
             Self::Exists { path, watch } => context.exists(path, *watch, identities),
@@ -197,6 +219,7 @@ impl Read {
             }
             Self::Ephemerals { session, prefix } => {
                 let mut paths = context.tree.ephemerals(*session);
+                context.work += paths.len();
                 paths.retain(|path| path.starts_with(prefix.as_str()));
                 Answer::Names(paths).within(context.reply_bytes_max)
             }
@@ -209,7 +232,8 @@ impl Read {
                 for read in reads {
                     let answer = read.run(context, identities, fired);
                     bytes += answer.bytes();
-                    if bytes > context.reply_bytes_max {
+                    // One that is too large alone makes all of it too large.
+                    if bytes > context.reply_bytes_max || answer == Answer::Declined(Declined::ReplyTooLarge) {
                         return Answer::Declined(Declined::ReplyTooLarge);
                     }
                     answers.push(answer);
@@ -246,22 +270,27 @@ impl ReadContext<'_> {
     }
 
     fn children(&mut self, path: &str, watch: bool, identities: &[Identity]) -> Answer {
+        match self.tree.children_extent(path, identities) {
+            // Known before the names are looked at: asking for what cannot be had must cost little.
+            Ok((count, name_bytes)) if children_bytes(count, name_bytes) > self.reply_bytes_max => {
+                return Answer::Declined(Declined::ReplyTooLarge);
+            }
+            Ok((count, _)) => self.work += count,
+            Err(refused) => return Answer::Refused(refused),
+        }
         let (names, stat) = match self.tree.children(path, identities) {
             Ok(found) => found,
             Err(refused) => return Answer::Refused(refused),
         };
-        let answer = Answer::Children { names, stat }.within(self.reply_bytes_max);
-        if watch
-            && !matches!(answer, Answer::Declined(_))
-            && let Err(declined) = self.arm(path, WatchKind::Children)
-        {
+        if watch && let Err(declined) = self.arm(path, WatchKind::Children) {
             return Answer::Declined(declined);
         }
-        answer
+        Answer::Children { names, stat }
     }
 
     /// Sets watches again relative to what the client has seen: what it missed fires at once.
     fn rearm(&mut self, rearm: &Rearm, identities: &[Identity], fired: &mut Vec<Event>) -> Answer {
+        self.work += rearm.paths();
         let mut due = Due { fired, since: rearm.since };
         for path in &rearm.data {
             let kind = match self.visible(path, identities) {

@@ -28,11 +28,21 @@ struct Member {
 
 impl Member {
     fn new() -> Self {
-        Self::with_limits(QueueLimits { outbox_events_max: 100, outbox_bytes_max: 1 << 20, reply_bytes_max: 1 << 19 })
+        Self::with_limits(QueueLimits {
+            outbox_events_max: 100,
+            outbox_bytes_max: 1 << 20,
+            reply_bytes_max: 1 << 19,
+            run_work_max: 1000,
+        })
     }
 
     fn with_limits(limits: QueueLimits) -> Self {
-        let watch_limits = WatchLimits { watches_max: 1000, watches_per_session_max: 100 };
+        let watch_limits = WatchLimits {
+            watches_max: 1000,
+            watches_per_session_max: 100,
+            path_bytes_max: 1 << 20,
+            path_bytes_per_session_max: 1 << 20,
+        };
         let mut member = Self {
             replica: Replica::new(ME, Tree::new(Limits::DEFAULT), 0, limits, watch_limits, Metrics::new(ME).sessions),
             own_seq: 0,
@@ -281,7 +291,8 @@ fn a_wrong_password_ends_nothing() {
 
 #[test]
 fn too_many_events_close_the_queue_and_leave_the_session() {
-    let limits = QueueLimits { outbox_events_max: 3, outbox_bytes_max: 1 << 20, reply_bytes_max: 1 << 19 };
+    let limits =
+        QueueLimits { outbox_events_max: 3, outbox_bytes_max: 1 << 20, reply_bytes_max: 1 << 19, run_work_max: 1000 };
     let mut member = Member::with_limits(limits);
     let queue = member.open();
     member.read(&queue, 1, Read::Watch { path: "/".into(), recursive: true }, false);
@@ -296,7 +307,8 @@ fn too_many_events_close_the_queue_and_leave_the_session() {
 
 #[test]
 fn reads_wait_in_their_slots_while_too_much_is_waiting_to_be_sent() {
-    let limits = QueueLimits { outbox_events_max: 100, outbox_bytes_max: 4096, reply_bytes_max: 4096 };
+    let limits =
+        QueueLimits { outbox_events_max: 100, outbox_bytes_max: 4096, reply_bytes_max: 4096, run_work_max: 1000 };
     let mut member = Member::with_limits(limits);
     let queue = member.open();
     let data = Some(Bytes::from(vec![b'x'; 1500]));
@@ -322,8 +334,113 @@ fn reads_wait_in_their_slots_while_too_much_is_waiting_to_be_sent() {
 }
 
 #[test]
+fn events_count_by_their_bytes_as_well() {
+    let limits =
+        QueueLimits { outbox_events_max: 100, outbox_bytes_max: 4096, reply_bytes_max: 4096, run_work_max: 1000 };
+    let mut member = Member::with_limits(limits);
+    let queue = member.open();
+    member.read(&queue, 1, Read::Watch { path: "/".into(), recursive: true }, false);
+
+    for n in 0..5 {
+        member.by_other(create(&format!("/{n}{}", "x".repeat(1000))));
+    }
+
+    assert_eq!(queue.take().end, Some(QueueEnd::TooSlow));
+}
+
+#[test]
+fn a_session_may_catch_up_with_more_than_it_may_fall_behind() {
+    let limits =
+        QueueLimits { outbox_events_max: 3, outbox_bytes_max: 1 << 20, reply_bytes_max: 1 << 19, run_work_max: 1000 };
+    let mut member = Member::with_limits(limits);
+    let queue = member.open();
+    let gone: Vec<String> = (0..10).map(|n| format!("/gone{n}")).collect();
+
+    member.read(&queue, 1, Read::Rearm(Box::new(Rearm { data: gone, ..Rearm::default() })), false);
+
+    let taken = queue.take();
+    assert_eq!((taken.items.len(), taken.end), (11, None));
+}
+
+#[test]
+fn reads_that_take_long_let_others_have_the_lock_between_them() {
+    let limits =
+        QueueLimits { outbox_events_max: 100, outbox_bytes_max: 1 << 20, reply_bytes_max: 1 << 19, run_work_max: 30 };
+    let mut member = Member::with_limits(limits);
+    let queue = member.open();
+    for n in 0..20 {
+        member.by_other(create(&format!("/n{n}")));
+    }
+    let long = [
+        Read::Children { path: "/".into(), watch: false },
+        Read::Rearm(Box::new(Rearm { exists: vec!["/no".into(); 20], ..Rearm::default() })),
+        Read::Many(vec![get("/no", false); 20]),
+    ];
+
+    for read in long {
+        let kind = || SubmitKind::Read { read: read.clone(), identities: Arc::from([]), barrier: false };
+        member.replica.submit(&queue, (0..5).map(|tag| Submit { tag, kind: kind() }).collect());
+
+        let mut holds = Vec::new();
+        loop {
+            let taken = queue.take();
+            holds.push(taken.items.len());
+            if !taken.held_back {
+                break;
+            }
+            member.replica.resume(&queue);
+        }
+        assert_eq!(holds, [2, 2, 1], "{read:?}");
+    }
+}
+
+#[test]
+fn reads_that_would_hold_up_the_applier_close_the_queue() {
+    let limits =
+        QueueLimits { outbox_events_max: 100, outbox_bytes_max: 1 << 20, reply_bytes_max: 1 << 19, run_work_max: 1 };
+    let mut member = Member::with_limits(limits);
+    let (queue, patient) = (member.open(), member.open());
+    for n in 0..20 {
+        member.by_other(create(&format!("/n{n}")));
+    }
+    let children = || Read::Children { path: "/".into(), watch: false };
+    for (queue, reads, end) in [(queue, 5, Some(QueueEnd::TooSlow)), (patient, 2, None)] {
+        let first = member.begin(&queue, 1, set("/n0", "x"));
+        for _ in 0..reads {
+            member.read(&queue, 2, children(), false);
+        }
+        let second = member.begin(&queue, 3, set("/n0", "y"));
+
+        for (command, done) in [first, second] {
+            member.apply(command, done);
+        }
+
+        let taken = queue.take();
+        assert_eq!(taken.end, end);
+        assert_eq!(taken.items.len() == reads + 2, end.is_none());
+    }
+}
+
+#[test]
+fn one_of_several_reads_that_is_too_large_makes_all_of_them_too_large() {
+    let limits =
+        QueueLimits { outbox_events_max: 100, outbox_bytes_max: 4096, reply_bytes_max: 200, run_work_max: 1000 };
+    let mut member = Member::with_limits(limits);
+    let queue = member.open();
+    for n in 0..20 {
+        member.by_other(create(&format!("/a-rather-long-name-{n}")));
+    }
+    let children = Read::Children { path: "/".into(), watch: false };
+
+    member.read(&queue, 1, Read::Many(vec![children; 2]), false);
+
+    assert_eq!(said(&queue), ["1=ReplyTooLarge"]);
+}
+
+#[test]
 fn an_answer_that_no_frame_could_carry_is_refused() {
-    let limits = QueueLimits { outbox_events_max: 100, outbox_bytes_max: 4096, reply_bytes_max: 200 };
+    let limits =
+        QueueLimits { outbox_events_max: 100, outbox_bytes_max: 4096, reply_bytes_max: 200, run_work_max: 1000 };
     let mut member = Member::with_limits(limits);
     let queue = member.open();
     for n in 0..20 {

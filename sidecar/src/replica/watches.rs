@@ -54,6 +54,10 @@ impl WatchKind {
 pub(crate) struct WatchLimits {
     pub(crate) watches_max: usize,
     pub(crate) watches_per_session_max: usize,
+    /// Bytes of the paths that are watched, each counted once.
+    pub(crate) path_bytes_max: usize,
+    /// Bytes of the paths that one session watches.
+    pub(crate) path_bytes_per_session_max: usize,
 }
 
 /// An event and the connections that are to hear it, in the order in which they are to be told.
@@ -67,12 +71,22 @@ pub(crate) struct Firing {
 #[derive(Debug)]
 pub(crate) struct WatchTable {
     paths: HashMap<Arc<str>, PathWatches>,
-    conns: HashMap<ConnId, HashSet<Arc<str>>>,
+    conns: HashMap<ConnId, Watched>,
+    /// Of the keys of `paths`.
+    path_bytes: usize,
     /// Watches in all, each mode of each connection on each path in each table counted once.
     count: usize,
     /// Connections' recursive watches; 0 spares the walk up the path.
     recursive: usize,
     limits: WatchLimits,
+}
+
+/// What one connection watches.
+#[derive(Debug, Default)]
+struct Watched {
+    paths: HashSet<Arc<str>>,
+    /// Of those.
+    bytes: usize,
 }
 
 #[derive(Debug, Default)]
@@ -192,7 +206,7 @@ impl Watchers {
 
 impl WatchTable {
     pub(crate) fn new(limits: WatchLimits) -> Self {
-        Self { paths: HashMap::new(), conns: HashMap::new(), count: 0, recursive: 0, limits }
+        Self { paths: HashMap::new(), conns: HashMap::new(), path_bytes: 0, count: 0, recursive: 0, limits }
     }
 
     /// Watches in all.
@@ -206,14 +220,27 @@ impl WatchTable {
             return Err(Declined::TooManyWatches);
         }
         let of_conn = self.conns.entry(conn).or_default();
-        if of_conn.len() >= self.limits.watches_per_session_max && !of_conn.contains(path) {
+        let is_new = !of_conn.paths.contains(path);
+        if is_new
+            && (of_conn.paths.len() >= self.limits.watches_per_session_max
+                || of_conn.bytes + path.len() > self.limits.path_bytes_per_session_max)
+        {
             return Err(Declined::TooManyWatches);
         }
         let key: Arc<str> = match self.paths.get_key_value(path) {
             Some((key, _)) => key.clone(),
-            None => path.into(),
+            None if self.path_bytes + path.len() > self.limits.path_bytes_max => {
+                return Err(Declined::TooManyWatches);
+            }
+            None => {
+                self.path_bytes += path.len();
+                path.into()
+            }
         };
-        of_conn.insert(key.clone());
+        if is_new {
+            of_conn.bytes += path.len();
+            of_conn.paths.insert(key.clone());
+        }
         let watches = self.paths.entry(key).or_default();
         let added = match kind {
             WatchKind::Data => usize::from(watches.data.add(conn, Modes::ONE_SHOT)),
@@ -259,25 +286,34 @@ impl WatchTable {
 
     /// Connections that watch anything, and the paths that are watched.
     pub(crate) fn extent(&self) -> (usize, usize) {
-        (self.conns.values().filter(|paths| !paths.is_empty()).count(), self.paths.len())
+        (self.conns.values().filter(|watched| !watched.paths.is_empty()).count(), self.paths.len())
     }
 
     /// Which connection watches which paths, in no order.
     pub(crate) fn watchers(&self) -> impl Iterator<Item = (ConnId, &Arc<str>)> + '_ {
-        self.conns.iter().flat_map(|(conn, paths)| paths.iter().map(|path| (*conn, path)))
+        self.conns.iter().flat_map(|(conn, watched)| watched.paths.iter().map(|path| (*conn, path)))
     }
 
-    /// Forgets a connection.
-    pub(crate) fn forget(&mut self, conn: ConnId) {
-        for path in self.conns.remove(&conn).into_iter().flatten() {
+    /// Forgets up to `paths_max` of the paths that a connection watches; whether that was all.
+    pub(crate) fn forget(&mut self, conn: ConnId, paths_max: usize) -> bool {
+        let Some(watched) = self.conns.get_mut(&conn) else { return true };
+        let all = watched.paths.len() <= paths_max;
+        let paths: Vec<Arc<str>> = if all {
+            self.conns.remove(&conn).into_iter().flat_map(|watched| watched.paths).collect()
+        } else {
+            watched.paths.extract_if(|_| true).take(paths_max).inspect(|path| watched.bytes -= path.len()).collect()
+        };
+        for path in paths {
             let watches = self.paths.get_mut(&path).expect("a path somebody watches is in the table");
             let (data, child) = (watches.data.forget(conn), watches.child.forget(conn));
             self.count -= data.count() + child.count();
             self.recursive -= usize::from(data.has(Modes::RECURSIVE));
             if watches.data.is_empty() && watches.child.is_empty() {
                 self.paths.remove(&path);
+                self.path_bytes -= path.len();
             }
         }
+        all
     }
 
     /// What a change fires, in the order in which a connection is to hear it: the data table of the node, for a
@@ -387,11 +423,13 @@ impl WatchTable {
         if watches.data.modes(conn) == Modes::default()
             && watches.child.modes(conn) == Modes::default()
             && let Some(of_conn) = self.conns.get_mut(&conn)
+            && of_conn.paths.remove(path)
         {
-            of_conn.remove(path);
+            of_conn.bytes -= path.len();
         }
         if watches.data.is_empty() && watches.child.is_empty() {
             self.paths.remove(path);
+            self.path_bytes -= path.len();
         }
         true
     }
@@ -430,8 +468,12 @@ mod tests {
     const A: ConnId = ConnId(1);
     const B: ConnId = ConnId(2);
 
+    fn limits(watches_max: usize, watches_per_session_max: usize) -> WatchLimits {
+        WatchLimits { watches_max, watches_per_session_max, path_bytes_max: 1000, path_bytes_per_session_max: 100 }
+    }
+
     fn table() -> WatchTable {
-        WatchTable::new(WatchLimits { watches_max: 1000, watches_per_session_max: 100 })
+        WatchTable::new(limits(1000, 100))
     }
 
     fn created(path: &str) -> Change {
@@ -553,7 +595,7 @@ mod tests {
         table.add(A, "/q", WatchKind::Persistent).unwrap();
         table.add(B, "/q", WatchKind::Data).unwrap();
 
-        table.forget(A);
+        table.forget(A, usize::MAX);
 
         assert_eq!(table.count(), 1);
         assert_eq!(table.recursive, 0);
@@ -576,7 +618,7 @@ mod tests {
 
     #[test]
     fn a_session_may_not_hold_more_watches_than_its_bound() {
-        let mut table = WatchTable::new(WatchLimits { watches_max: 3, watches_per_session_max: 2 });
+        let mut table = WatchTable::new(limits(3, 2));
         table.add(A, "/1", WatchKind::Data).unwrap();
         table.add(A, "/2", WatchKind::Data).unwrap();
 
@@ -586,8 +628,45 @@ mod tests {
     }
 
     #[test]
+    fn paths_are_bounded_by_their_bytes_of_a_connection_and_in_all() {
+        let mut table =
+            WatchTable::new(WatchLimits { path_bytes_max: 25, path_bytes_per_session_max: 20, ..limits(9, 9) });
+        let add = |table: &mut WatchTable, conn, path: &str| table.add(conn, path, WatchKind::Persistent).is_ok();
+
+        assert!(add(&mut table, A, "/345678901"));
+        assert!(add(&mut table, A, "/345678901"), "a path counts once");
+        assert!(add(&mut table, A, "/345678902"));
+        assert!(!add(&mut table, A, "/"), "of a connection");
+        assert!(add(&mut table, B, "/345678901"), "what is there already takes nothing");
+        assert!(!add(&mut table, B, "/34567"), "in all");
+
+        table.remove(A, "/345678902", WatchKind::Persistent);
+        assert!(add(&mut table, B, "/34567"));
+        table.forget(A, usize::MAX);
+        table.forget(B, usize::MAX);
+        assert_eq!((table.path_bytes, table.count()), (0, 0));
+    }
+
+    #[test]
+    fn a_connection_is_forgotten_in_parts() {
+        let mut table = table();
+        for n in 0..5 {
+            table.add(A, &format!("/{n}"), WatchKind::Data).unwrap();
+        }
+        table.add(B, "/0", WatchKind::Data).unwrap();
+
+        assert!(!table.forget(A, 2) && !table.forget(A, 2));
+        assert_eq!(table.count(), 2);
+        assert!(table.forget(A, 2));
+        assert!(table.forget(A, 2), "again");
+
+        assert_eq!(heard(&mut table, &changed("/0"), B).len(), 1);
+        assert_eq!((table.count(), table.path_bytes), (0, 0));
+    }
+
+    #[test]
     fn a_crowd_on_one_path_is_told_and_forgotten() {
-        let mut table = WatchTable::new(WatchLimits { watches_max: 10_000, watches_per_session_max: 2 });
+        let mut table = WatchTable::new(limits(10_000, 2));
         for conn in 0..1000 {
             table.add(ConnId(conn), "/p", WatchKind::Data).unwrap();
         }

@@ -52,6 +52,9 @@ pub(crate) enum Ended {
     CannotVouch,
 }
 
+/// The tag of a touch that is a heartbeat, when it came, and whether the leader vouched.
+type Touched = (Option<u64>, Moment, bool);
+
 type InFlight<T> = FuturesUnordered<Pin<Box<dyn Future<Output = T> + Send>>>;
 
 /// One attached session, held by its connection. Dropping it forgets its watches and what it has in flight; the
@@ -65,13 +68,15 @@ pub(crate) struct Attachment {
     serve_until: Moment,
     /// Barriers asked for, with the last slot each releases.
     barriers: InFlight<Option<SlotId>>,
-    /// Touches not yet acknowledged, with the times they came, and the tags of those that are heartbeats.
-    touches: InFlight<(Option<u64>, Moment, bool)>,
+    /// Touches not yet acknowledged.
+    touches: InFlight<Touched>,
     touched_at: Moment,
     /// The first numbered write that was declined: all later ones are declined too, until it comes again. So a write
     /// never overtakes one that was not taken.
     declined_from: Option<u64>,
     numbered: bool,
+    /// Whether its reads have just taken long: others come first.
+    read_long: bool,
     /// Whether only this member knows the session. Then nothing is agreed on: it is vouched for by its client being
     /// heard, and it only reads.
     here_alone: bool,
@@ -104,6 +109,7 @@ impl Attachment {
             touched_at: asked_at,
             declined_from: None,
             numbered: client.numbered,
+            read_long: false,
             here_alone: false,
         }
     }
@@ -209,6 +215,9 @@ impl Attachment {
                     return heartbeat;
                 }
             }
+            if std::mem::take(&mut self.read_long) {
+                tokio::task::yield_now().await;
+            }
             let taken = self.queue.take();
             if self.serve_until.has_passed() {
                 debug!(session = %self.granted.session, "cannot vouch for the session any more");
@@ -219,6 +228,7 @@ impl Attachment {
             }
             if taken.held_back {
                 self.sessions.replica.resume(&self.queue);
+                self.read_long = true;
             }
             if !taken.items.is_empty() {
                 if taken.end.is_some() {
@@ -249,7 +259,7 @@ impl Attachment {
     }
 
     /// The leader has acknowledged a touch, or never will; the answer if it was a heartbeat.
-    fn vouched(&mut self, (tag, came_at, vouched): (Option<u64>, Moment, bool)) -> Option<Output> {
+    fn vouched(&mut self, (tag, came_at, vouched): Touched) -> Option<Output> {
         if !vouched {
             return None;
         }

@@ -4,11 +4,14 @@ use std::time::Duration;
 
 use bytes::{BufMut as _, BytesMut};
 use quorate_sidecar::testing::TestEnsemble;
-use quorate_wire::{ConnectRequest, CreateKind, ErrorCode, OpCode, Request, create_flags};
+use quorate_wire::{
+    Acl, ConnectRequest, CreateKind, ErrorCode, MultiOp, MultiRead, OpCode, Request, Response, create_flags,
+};
 use tokio::time::timeout;
 
 use crate::client::{
-    Client, Heard, PATIENCE, Raw, connect_frame, create, creation, eventually, exists, get_data, member, new_session,
+    Client, Heard, PATIENCE, Raw, auth, connect_frame, create, creation, eventually, exists, get, get_data, member,
+    new_session, open_acl, set,
 };
 
 #[tokio::test]
@@ -205,6 +208,74 @@ async fn a_client_that_does_not_read_is_not_read_and_costs_nobody_else_anything(
     .await;
     assert!(stuck.raw.rest().await.len() < 100_000_000);
     assert!(writer.stat("/large").await.is_ok());
+}
+
+#[tokio::test]
+async fn asking_again_and_again_for_too_much_costs_nobody_else_anything() {
+    let ensemble = member().await;
+    let address = ensemble.zookeeper_endpoint(1);
+    let (mut greedy, mut other) = (Client::open(&address).await, Client::open(&address).await);
+    greedy.plant("/wide").await;
+    let names: Vec<String> = (0..150).map(|n| format!("/wide/{n:060000}")).collect();
+    for name in &names {
+        greedy.plant(name).await;
+    }
+    let children = || get("/wide", false);
+    // A frame full of them: minutes of work, if each was looked at.
+    let many = (0..50_000).map(|_| MultiRead::GetChildren(children())).collect();
+    greedy.send(&Request::MultiRead(many)).await;
+    greedy.send_all(&vec![Request::GetChildren(children()); 10_000]).await;
+
+    for _ in 0..20 {
+        assert!(other.ask(set("/wide", "x", -1)).await.is_ok());
+    }
+    for _ in 0..10_001 {
+        assert_eq!(greedy.reply().await, Err(ErrorCode::MARSHALLING_ERROR));
+    }
+}
+
+#[tokio::test]
+async fn long_lists_and_many_credentials_cost_nobody_else_anything() {
+    let ensemble = member().await;
+    let address = ensemble.zookeeper_endpoint(1);
+    let (mut greedy, mut other) = (Client::open(&address).await, Client::open(&address).await);
+    let entry =
+        |n: usize| Acl { permissions: 31, scheme: "digest".into(), id: Some(format!("u{n:03}:{}", "A".repeat(28))) };
+    for n in 0..100 {
+        greedy.ask(auth("digest", Box::leak(format!("u{n:03}:p").into_boxed_str()))).await.unwrap();
+    }
+    let mut guarded = creation(CreateKind::Create, "/guarded", "", 0);
+    guarded.acl = (0..1023).map(entry).chain(open_acl()).collect();
+    greedy.ask(Request::Create(guarded)).await.unwrap();
+    let check = || MultiOp::Check { path: "/guarded".into(), version: -1 };
+    let mut often = creation(CreateKind::Create, "/often", "", 0);
+    often.acl = vec![Acl { permissions: 31, scheme: "auth".into(), id: None }; 40_000];
+
+    // Minutes of work, if each was compared with each.
+    greedy.send(&Request::Multi((0..16_384).map(|_| check()).collect())).await;
+    greedy.send(&Request::Create(often)).await;
+
+    assert!(other.ask(create("/other", "", 0)).await.is_ok());
+    assert!(matches!(greedy.reply().await, Ok(Response::Multi(results)) if results.len() == 16_384));
+    assert!(greedy.reply().await.is_ok());
+}
+
+#[tokio::test]
+async fn watched_paths_take_no_more_memory_than_they_may() {
+    let ensemble = member().await;
+    let mut client = Client::open(&ensemble.zookeeper_endpoint(1)).await;
+    let long = "x".repeat(1_000_000);
+    let mut refused = 0;
+    for n in 0..70 {
+        let path = format!("/{n}{long}");
+        match client.ask(exists(&path, true)).await {
+            Err(ErrorCode::NO_NODE) => assert_eq!(refused, 0),
+            Err(ErrorCode::THROTTLED_OP) => refused += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(refused > 0);
+    assert_eq!(client.ask(exists("/short", false)).await, Err(ErrorCode::NO_NODE));
 }
 
 #[tokio::test]

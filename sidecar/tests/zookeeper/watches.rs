@@ -207,6 +207,25 @@ async fn what_cannot_be_read_is_not_told() {
 }
 
 #[tokio::test]
+async fn what_cannot_be_read_is_not_told_either_when_it_comes_and_goes_at_once() {
+    let (_ensemble, mut watcher, mut writer) = pair().await;
+    writer.plant("/r").await;
+    arm(&mut watcher, Arm::Recursive, "/r").await;
+    for permissions in [0x1e, 0x1f] {
+        let mut node = creation(CreateKind::Create, "/r/n", "", 0);
+        node.acl[0].permissions = permissions;
+        let set = quorate_wire::SetData { path: "/r/n".into(), data: None, version: -1 };
+        let gone = quorate_wire::Delete { path: "/r/n".into(), version: -1 };
+        let ops = vec![MultiOp::Create(node), MultiOp::SetData(set), MultiOp::Delete(gone)];
+
+        writer.ask(Request::Multi(ops)).await.unwrap();
+    }
+
+    let once = [(Created, "/r/n"), (Data, "/r/n"), (Deleted, "/r/n")];
+    assert_eq!(heard(&mut watcher).await, events(&once), "only what may be read");
+}
+
+#[tokio::test]
 async fn an_unreadable_node_is_not_watched() {
     let (_ensemble, mut watcher, mut writer) = pair().await;
     let mut hidden = creation(CreateKind::Create, "/hidden", "", 0);
@@ -294,6 +313,18 @@ async fn older_clients_set_their_watches_again_likewise() {
     assert_eq!(watcher.ask(Request::SetWatches(watches)).await, Ok(Response::Empty));
 
     assert_eq!(watcher.told(), events(&[(Data, "/n")]));
+}
+
+#[tokio::test]
+async fn a_client_that_missed_very_much_is_told_all_of_it() {
+    let (_ensemble, mut watcher, _writer) = pair().await;
+    let data: Vec<_> = (0..12_000).map(|n| format!("/m{n}").into()).collect();
+
+    watcher.ask(Request::SetWatches(SetWatches { data, ..SetWatches::default() })).await.unwrap();
+
+    let told = watcher.told();
+    assert_eq!(told.len(), 12_000);
+    assert_eq!(told[11_999], (Deleted, "/m11999".to_owned()));
 }
 
 #[tokio::test]

@@ -46,8 +46,18 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The empty copy of a member.
 fn replica(member: MemberId) -> Replica {
-    let queue_limits = QueueLimits { outbox_events_max: 1000, outbox_bytes_max: 1 << 20, reply_bytes_max: 1 << 20 };
-    let watch_limits = WatchLimits { watches_max: 1000, watches_per_session_max: 1000 };
+    let queue_limits = QueueLimits {
+        outbox_events_max: 1000,
+        outbox_bytes_max: 1 << 20,
+        reply_bytes_max: 1 << 20,
+        run_work_max: 1000,
+    };
+    let watch_limits = WatchLimits {
+        watches_max: 1000,
+        watches_per_session_max: 1000,
+        path_bytes_max: 1 << 20,
+        path_bytes_per_session_max: 1 << 20,
+    };
     let metrics = Metrics::new(member).sessions;
     Replica::new(member, Tree::new(Limits::DEFAULT), 0, queue_limits, watch_limits, metrics)
 }
