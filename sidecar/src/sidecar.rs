@@ -167,6 +167,7 @@ impl Doors {
             outbox_bytes_max: limits::OUTBOX_BYTES_MAX,
             reply_bytes_max: limits::REPLY_BYTES_MAX,
             run_work_max: limits::RUN_WORK_MAX,
+            waiting_bytes_max: limits::WAITING_BYTES_MAX,
         };
         let watch_limits = WatchLimits {
             watches_max: limits::WATCHES_MAX,

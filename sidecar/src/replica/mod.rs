@@ -29,7 +29,7 @@ use crate::{
     clock::{Clock, Moment},
     telemetry::metrics::SessionMetrics,
 };
-use queue::Run;
+use queue::{Run, Waiting};
 use watches::{ConnId, WatchTable};
 
 /// Digests are compared between members at every zxid that this divides.
@@ -60,6 +60,7 @@ struct Attached {
     by_session: HashMap<SessionId, ConnId>,
     next_conn: u32,
     quota_warned_at: Option<Moment>,
+    waiting: Waiting,
 }
 
 /// How far this copy is.
@@ -120,6 +121,7 @@ impl Replica {
             by_session: HashMap::new(),
             next_conn: 0,
             quota_warned_at: None,
+            waiting: Waiting::default(),
         };
         Self {
             me,
@@ -333,7 +335,7 @@ impl Replica {
 
 impl Attached {
     fn enter(&mut self, session: SessionId, limits: QueueLimits) -> Arc<SessionQueue> {
-        let queue = Arc::new(SessionQueue::new(session, self.free_conn(), limits));
+        let queue = Arc::new(SessionQueue::new(session, self.free_conn(), limits, self.waiting.clone()));
         self.by_conn.insert(queue.conn, queue.clone());
         queue
     }

@@ -10,7 +10,10 @@
 
 use std::{
     collections::VecDeque,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -20,7 +23,7 @@ use tokio::sync::Notify;
 
 use super::{
     Settled,
-    read::{Answer, Event, Read, ReadContext},
+    read::{Answer, Declined, Event, Read, ReadContext},
     watches::{ConnId, WatchTable},
 };
 
@@ -34,6 +37,7 @@ pub(crate) struct SessionQueue {
     pub(crate) session: SessionId,
     pub(crate) conn: ConnId,
     limits: QueueLimits,
+    waiting: Waiting,
     /// What the connection has authenticated as, for events.
     identities: Mutex<Arc<[Identity]>>,
     state: Mutex<State>,
@@ -51,7 +55,17 @@ pub(crate) struct QueueLimits {
     pub(crate) reply_bytes_max: usize,
     /// What reads look at, in nodes, names and paths, under one hold of the replica's lock; further ones are held back.
     pub(crate) run_work_max: usize,
+    /// Bytes of answers and events of all sessions that are not yet sent. From half of it on, no session gets a further
+    /// answer before it has sent the last; beyond it, larger answers are declined.
+    pub(crate) waiting_bytes_max: usize,
 }
+
+/// An answer that is always given.
+const SMALL_ANSWER_BYTES: usize = 64 * 1024;
+
+/// What all queues of a member hold that is not yet sent, in bytes.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Waiting(Arc<AtomicUsize>);
 
 impl QueueLimits {
     /// What the applier has to do for one session's reads before it can apply that session's next write.
@@ -108,6 +122,8 @@ struct State {
     /// When the oldest of those events was pushed.
     oldest_event: Option<Instant>,
     out_bytes: usize,
+    /// What the connection has taken, and sends until it looks again.
+    taken_bytes: usize,
     end: Option<QueueEnd>,
     /// Whether the connection has been told that there is something to take.
     woken: bool,
@@ -132,7 +148,7 @@ pub(crate) struct Run<'a> {
 }
 
 impl SessionQueue {
-    pub(crate) fn new(session: SessionId, conn: ConnId, limits: QueueLimits) -> Self {
+    pub(super) fn new(session: SessionId, conn: ConnId, limits: QueueLimits, waiting: Waiting) -> Self {
         let state = State {
             slots: VecDeque::new(),
             first: 0,
@@ -140,11 +156,12 @@ impl SessionQueue {
             out_events: 0,
             oldest_event: None,
             out_bytes: 0,
+            taken_bytes: 0,
             end: None,
             woken: false,
         };
         let identities = Mutex::new(Arc::from([]));
-        Self { session, conn, limits, identities, state: Mutex::new(state), wake: Notify::new() }
+        Self { session, conn, limits, waiting, identities, state: Mutex::new(state), wake: Notify::new() }
     }
 
     /// What the connection has authenticated as.
@@ -157,12 +174,13 @@ impl SessionQueue {
         *self.identities.lock() = identities;
     }
 
-    /// Takes everything that is ready.
+    /// Takes everything that is ready. What was taken before has been sent.
     pub(crate) fn take(&self) -> Taken {
         let mut state = self.state.lock();
         state.woken = false;
         state.out_events = 0;
-        state.out_bytes = 0;
+        self.waiting.0.fetch_sub(state.taken_bytes, Relaxed);
+        state.taken_bytes = std::mem::take(&mut state.out_bytes);
         let held_back = state.slots.front().is_some_and(Submit::is_runnable);
         let event_waited = state.oldest_event.take().map(|pushed| pushed.elapsed());
         Taken { items: std::mem::take(&mut state.out), end: state.end, held_back, event_waited }
@@ -278,7 +296,7 @@ impl SessionQueue {
 
     fn run_head(&self, state: &mut State, run: &mut Run<'_>) {
         let mut work = 0;
-        while state.out_bytes <= self.limits.outbox_bytes_max / 2
+        while self.may_answer(state)
             && work <= self.limits.run_work_max
             && state.end.is_none()
             && state.slots.front().is_some_and(Submit::is_runnable)
@@ -287,6 +305,13 @@ impl SessionQueue {
             state.first += 1;
             work += self.answer(state, head, run);
         }
+    }
+
+    /// Whether there is room for one more answer.
+    fn may_answer(&self, state: &State) -> bool {
+        let crowded = self.waiting.0.load(Relaxed) > self.limits.waiting_bytes_max / 2;
+        let room = if crowded { 0 } else { self.limits.outbox_bytes_max / 2 };
+        state.out_bytes <= room && (!crowded || state.taken_bytes == 0)
     }
 
     /// Answers what is not a write, and says what it took.
@@ -317,30 +342,52 @@ impl SessionQueue {
     }
 
     fn push_reply(&self, state: &mut State, tag: u64, zxid: Zxid, answer: Answer) {
+        let mut answer = answer;
+        let bytes = answer.held_bytes();
+        if bytes > SMALL_ANSWER_BYTES && self.waiting.0.load(Relaxed) > self.limits.waiting_bytes_max {
+            // What was written was written, and is said; a read can be asked again.
+            answer = if matches!(answer, Answer::Wrote(_)) { answer } else { Answer::Declined(Declined::Busy) };
+        }
+        self.push(state, Item::Reply { tag, zxid, answer });
+    }
+
+    /// The last thing that is let in may be larger than what was left.
+    fn push(&self, state: &mut State, item: Item) {
         if state.end.is_some() {
             return;
         }
-        state.out_bytes += answer.bytes();
-        if state.out_bytes > self.limits.outbox_bytes_max {
+        if state.out_bytes > self.limits.outbox_bytes_max || state.out_events > self.limits.outbox_events_max {
             state.close(QueueEnd::TooSlow);
             return;
         }
-        state.out.push(Item::Reply { tag, zxid, answer });
+        let bytes = item.bytes();
+        self.waiting.0.fetch_add(bytes, Relaxed);
+        state.out_bytes += bytes;
+        state.out.push(item);
     }
 
     fn add_event(&self, state: &mut State, event: Event) {
-        if state.end.is_some() {
-            return;
-        }
-        state.out_bytes += event.bytes();
         // What is caught up with was asked for, like an answer, and no more comes of it.
         state.out_events += usize::from(!event.caught_up);
         state.oldest_event.get_or_insert_with(Instant::now);
-        if state.out_events > self.limits.outbox_events_max || state.out_bytes > self.limits.outbox_bytes_max {
-            state.close(QueueEnd::TooSlow);
-            return;
+        self.push(state, Item::Event(event));
+    }
+}
+
+impl Drop for SessionQueue {
+    fn drop(&mut self) {
+        let state = self.state.get_mut();
+        self.waiting.0.fetch_sub(state.out_bytes + state.taken_bytes, Relaxed);
+    }
+}
+
+impl Item {
+    /// About how many bytes it takes while it waits.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Reply { answer, .. } => answer.held_bytes(),
+            Self::Event(event) => event.bytes(),
         }
-        state.out.push(Item::Event(event));
     }
 }
 

@@ -83,6 +83,8 @@ pub(crate) enum Declined {
     DiskFull,
     /// The answer would be larger than a frame may be.
     ReplyTooLarge,
+    /// The member holds as many answers that are not yet sent as it may.
+    Busy,
     /// There is no such watch.
     NoWatch,
     /// This session or this member holds as many watches as it may.
@@ -155,6 +157,22 @@ impl Answer {
                 STAT
             }
         }
+    }
+
+    /// About how many bytes it takes while it waits: many short texts take more than in a frame.
+    pub(crate) fn held_bytes(&self) -> usize {
+        const TEXT: usize = size_of::<String>() + 16;
+        let besides = match self {
+            Self::Children { names, .. } | Self::Names(names) => names.len() * TEXT,
+            Self::Acl { acl, .. } => acl.len() * 2 * TEXT,
+            Self::Identities(identities) => identities.len() * 2 * TEXT,
+            Self::Many(answers) => return answers.iter().map(Self::held_bytes).sum(),
+            Self::Wrote(Reply::Multi(replies)) => {
+                return size_of::<Self>() + replies.len() * (size_of::<Reply>() + TEXT);
+            }
+            _ => 0,
+        };
+        size_of::<Self>() + self.bytes() + besides
     }
 
     /// The answer itself, or a refusal in its place where no frame could carry it.

@@ -33,6 +33,7 @@ impl Member {
             outbox_bytes_max: 1 << 20,
             reply_bytes_max: 1 << 19,
             run_work_max: 1000,
+            waiting_bytes_max: 1 << 30,
         })
     }
 
@@ -291,8 +292,13 @@ fn a_wrong_password_ends_nothing() {
 
 #[test]
 fn too_many_events_close_the_queue_and_leave_the_session() {
-    let limits =
-        QueueLimits { outbox_events_max: 3, outbox_bytes_max: 1 << 20, reply_bytes_max: 1 << 19, run_work_max: 1000 };
+    let limits = QueueLimits {
+        outbox_events_max: 3,
+        outbox_bytes_max: 1 << 20,
+        reply_bytes_max: 1 << 19,
+        run_work_max: 1000,
+        waiting_bytes_max: 1 << 30,
+    };
     let mut member = Member::with_limits(limits);
     let queue = member.open();
     member.read(&queue, 1, Read::Watch { path: "/".into(), recursive: true }, false);
@@ -307,8 +313,13 @@ fn too_many_events_close_the_queue_and_leave_the_session() {
 
 #[test]
 fn reads_wait_in_their_slots_while_too_much_is_waiting_to_be_sent() {
-    let limits =
-        QueueLimits { outbox_events_max: 100, outbox_bytes_max: 4096, reply_bytes_max: 4096, run_work_max: 1000 };
+    let limits = QueueLimits {
+        outbox_events_max: 100,
+        outbox_bytes_max: 4096,
+        reply_bytes_max: 4096,
+        run_work_max: 1000,
+        waiting_bytes_max: 1 << 30,
+    };
     let mut member = Member::with_limits(limits);
     let queue = member.open();
     let data = Some(Bytes::from(vec![b'x'; 1500]));
@@ -335,13 +346,18 @@ fn reads_wait_in_their_slots_while_too_much_is_waiting_to_be_sent() {
 
 #[test]
 fn events_count_by_their_bytes_as_well() {
-    let limits =
-        QueueLimits { outbox_events_max: 100, outbox_bytes_max: 4096, reply_bytes_max: 4096, run_work_max: 1000 };
+    let limits = QueueLimits {
+        outbox_events_max: 100,
+        outbox_bytes_max: 4096,
+        reply_bytes_max: 4096,
+        run_work_max: 1000,
+        waiting_bytes_max: 1 << 30,
+    };
     let mut member = Member::with_limits(limits);
     let queue = member.open();
     member.read(&queue, 1, Read::Watch { path: "/".into(), recursive: true }, false);
 
-    for n in 0..5 {
+    for n in 0..6 {
         member.by_other(create(&format!("/{n}{}", "x".repeat(1000))));
     }
 
@@ -350,8 +366,13 @@ fn events_count_by_their_bytes_as_well() {
 
 #[test]
 fn a_session_may_catch_up_with_more_than_it_may_fall_behind() {
-    let limits =
-        QueueLimits { outbox_events_max: 3, outbox_bytes_max: 1 << 20, reply_bytes_max: 1 << 19, run_work_max: 1000 };
+    let limits = QueueLimits {
+        outbox_events_max: 3,
+        outbox_bytes_max: 1 << 20,
+        reply_bytes_max: 1 << 19,
+        run_work_max: 1000,
+        waiting_bytes_max: 1 << 30,
+    };
     let mut member = Member::with_limits(limits);
     let queue = member.open();
     let gone: Vec<String> = (0..10).map(|n| format!("/gone{n}")).collect();
@@ -364,8 +385,13 @@ fn a_session_may_catch_up_with_more_than_it_may_fall_behind() {
 
 #[test]
 fn reads_that_take_long_let_others_have_the_lock_between_them() {
-    let limits =
-        QueueLimits { outbox_events_max: 100, outbox_bytes_max: 1 << 20, reply_bytes_max: 1 << 19, run_work_max: 30 };
+    let limits = QueueLimits {
+        outbox_events_max: 100,
+        outbox_bytes_max: 1 << 20,
+        reply_bytes_max: 1 << 19,
+        run_work_max: 30,
+        waiting_bytes_max: 1 << 30,
+    };
     let mut member = Member::with_limits(limits);
     let queue = member.open();
     for n in 0..20 {
@@ -396,8 +422,13 @@ fn reads_that_take_long_let_others_have_the_lock_between_them() {
 
 #[test]
 fn reads_that_would_hold_up_the_applier_close_the_queue() {
-    let limits =
-        QueueLimits { outbox_events_max: 100, outbox_bytes_max: 1 << 20, reply_bytes_max: 1 << 19, run_work_max: 1 };
+    let limits = QueueLimits {
+        outbox_events_max: 100,
+        outbox_bytes_max: 1 << 20,
+        reply_bytes_max: 1 << 19,
+        run_work_max: 1,
+        waiting_bytes_max: 1 << 30,
+    };
     let mut member = Member::with_limits(limits);
     let (queue, patient) = (member.open(), member.open());
     for n in 0..20 {
@@ -423,8 +454,13 @@ fn reads_that_would_hold_up_the_applier_close_the_queue() {
 
 #[test]
 fn one_of_several_reads_that_is_too_large_makes_all_of_them_too_large() {
-    let limits =
-        QueueLimits { outbox_events_max: 100, outbox_bytes_max: 4096, reply_bytes_max: 200, run_work_max: 1000 };
+    let limits = QueueLimits {
+        outbox_events_max: 100,
+        outbox_bytes_max: 4096,
+        reply_bytes_max: 200,
+        run_work_max: 1000,
+        waiting_bytes_max: 1 << 30,
+    };
     let mut member = Member::with_limits(limits);
     let queue = member.open();
     for n in 0..20 {
@@ -438,9 +474,50 @@ fn one_of_several_reads_that_is_too_large_makes_all_of_them_too_large() {
 }
 
 #[test]
+fn slow_clients_together_hold_no_more_than_the_member_may() {
+    let limits = QueueLimits {
+        outbox_events_max: 100,
+        outbox_bytes_max: 1 << 20,
+        reply_bytes_max: 1 << 19,
+        run_work_max: 1000,
+        waiting_bytes_max: 250_000,
+    };
+    let mut member = Member::with_limits(limits);
+    let Op::Create(node) = create("/big") else { unreachable!("it is one") };
+    let data = Some(Bytes::from(vec![b'x'; 100_000]));
+    member.by_other(Op::Create(Create { data, ..node }));
+    let (slow, other) = (member.open(), member.open());
+
+    for tag in 0..4 {
+        member.read(&slow, tag, get("/big", false), false);
+    }
+    assert_eq!(slow.take().items.len(), 2, "from half of what may wait on, one answer at a time");
+    member.replica.resume(&slow);
+    assert_eq!(slow.in_flight(), 2, "those are not yet sent");
+
+    member.read(&other, 1, get("/big", false), false);
+    member.read(&other, 2, get("/zookeeper", false), false);
+    let third = member.open();
+    member.read(&third, 1, get("/big", false), false);
+    assert_eq!(said(&third), ["1=Busy"]);
+    assert_eq!(said(&third), Vec::<String>::new());
+    member.read(&third, 2, Read::Exists { path: "/big".into(), watch: false }, false);
+    assert_eq!(said(&third), ["2=ok"], "small answers are always given");
+
+    slow.take();
+    member.replica.resume(&slow);
+    assert_eq!(slow.in_flight(), 1, "what was taken before is sent");
+}
+
+#[test]
 fn an_answer_that_no_frame_could_carry_is_refused() {
-    let limits =
-        QueueLimits { outbox_events_max: 100, outbox_bytes_max: 4096, reply_bytes_max: 200, run_work_max: 1000 };
+    let limits = QueueLimits {
+        outbox_events_max: 100,
+        outbox_bytes_max: 4096,
+        reply_bytes_max: 200,
+        run_work_max: 1000,
+        waiting_bytes_max: 1 << 30,
+    };
     let mut member = Member::with_limits(limits);
     let queue = member.open();
     for n in 0..20 {

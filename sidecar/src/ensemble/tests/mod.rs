@@ -51,6 +51,7 @@ fn replica(member: MemberId) -> Replica {
         outbox_bytes_max: 1 << 20,
         reply_bytes_max: 1 << 20,
         run_work_max: 1000,
+        waiting_bytes_max: 1 << 30,
     };
     let watch_limits = WatchLimits {
         watches_max: 1000,

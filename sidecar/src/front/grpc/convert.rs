@@ -264,6 +264,9 @@ fn declined_reply(declined: Declined) -> proto::RefusedReply {
         Declined::ReplyTooLarge => {
             (Said::ReplyTooLarge, "the answer is larger than a frame may be; spread the children over more parents")
         }
+        Declined::Busy => {
+            (Said::LimitExceeded, "too many answers wait to be taken by slow clients of this member; try again")
+        }
         Declined::NoWatch => (Said::NoWatch, "no watch of this kind is set on the path"),
         Declined::TooManyWatches => {
             (Said::LimitExceeded, "this session or this member holds as many watches as it may")

@@ -168,7 +168,7 @@ fn refusal(reason: Refusal) -> ErrorCode {
 fn decline(declined: Declined) -> ErrorCode {
     match declined {
         // Not done, and worth another try later: the code that says so.
-        Declined::DiskFull | Declined::TooManyWatches => ErrorCode::THROTTLED_OP,
+        Declined::DiskFull | Declined::TooManyWatches | Declined::Busy => ErrorCode::THROTTLED_OP,
         Declined::ReplyTooLarge => ErrorCode::MARSHALLING_ERROR,
         Declined::NoWatch => ErrorCode::NO_WATCHER,
         Declined::AuthFailed => ErrorCode::AUTH_FAILED,
