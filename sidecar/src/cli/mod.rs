@@ -3,7 +3,7 @@
 //! Data goes to standard output, everything else to standard error. A command that cannot do what it was asked to
 //! says why, what to do next, and ends with a code that `--help` lists.
 
-use std::process::ExitCode;
+use std::{num::NonZero, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use tokio::runtime;
@@ -93,7 +93,7 @@ pub fn main() -> ExitCode {
 impl Command {
     fn run(self) -> ExitCode {
         match self {
-            Self::Serve(serve) => on(&mut runtime::Builder::new_multi_thread(), Format::Table, serve.run()),
+            Self::Serve(serve) => on(&mut serving(), Format::Table, serve.run()),
             Self::Dev(dev) => on(&mut runtime::Builder::new_multi_thread(), Format::Table, dev.run()),
             Self::Status(status) => on_this_thread(status.format(), status.run()),
             Self::Get(get) => on_this_thread(get.format(), get.run()),
@@ -112,6 +112,19 @@ impl Command {
             Self::Completions(completions) => ended(Format::Table, completions.run()),
         }
     }
+}
+
+/// The runtime of a member: half of the cores, or as many threads as tokio's own `TOKIO_WORKER_THREADS` says.
+///
+/// A member's work is a chain: one log, one order, one copy. More threads mostly hand it to each other, which costs more
+/// than they take over; the log's own thread, the kernel and the clients use the other cores.
+fn serving() -> runtime::Builder {
+    let mut runtime = runtime::Builder::new_multi_thread();
+    if std::env::var_os("TOKIO_WORKER_THREADS").is_none() {
+        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+        runtime.worker_threads((cores / 2).max(1));
+    }
+    runtime
 }
 
 /// Commands that talk to a member need no more than one thread.

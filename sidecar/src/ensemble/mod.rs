@@ -46,6 +46,7 @@ mod disks;
 mod faults;
 mod forward;
 mod handover;
+mod held_replies;
 mod lane;
 mod leader;
 mod leadership;

@@ -142,7 +142,13 @@ impl PeerNetwork {
         let gate = link.clone();
         // Looked at again for each request: client writes are taken only after this says no to unregistered disks.
         let requests =
-            requests.take_while(move |_request| std::future::ready(gate.may_feed(disk_id))).map(append_to_proto);
+            requests.take_while(move |_request| std::future::ready(gate.may_feed(disk_id))).then(|request| async {
+                if request.entries.is_empty() {
+                    // How far the log is committed. Whoever waits for that here is told first.
+                    tokio::task::yield_now().await;
+                }
+                append_to_proto(request)
+            });
         let request = link.standing().request(requests, disk_id);
         let replies = link.steady().append(request).await.map_err(|status| rpc_error(link.failed(status)))?;
         let replies = replies.into_inner().map(move |reply| match reply {

@@ -19,6 +19,7 @@ use super::{
     digests::DigestMarks,
     faults::Faults,
     forward::serve_stream,
+    held_replies::HeldReplies,
     leader::{LeaderDoor, LeaderGone, Sender},
     leadership::Leadership,
     machine::{Raft, SnapshotFile, TypedSnapshot},
@@ -163,7 +164,7 @@ impl Peer for PeerService {
             }
             std::future::ready(request.ok())
         });
-        let results = self.raft.stream_append(Box::pin(requests));
+        let results = HeldReplies::new(Box::pin(self.raft.stream_append(Box::pin(requests))));
         let replies = results.map(|result| result.map(|result| append_reply(&result)).map_err(ended));
         Ok(Response::new(Box::pin(replies)))
     }
