@@ -57,9 +57,15 @@ pub(crate) const LEADER_LANE: MemberId = MemberId(0);
 /// One log entry carries at most this many bytes of proposals, or a single proposal.
 pub(crate) const ENTRY_BYTES_MAX: usize = 1024 * 1024;
 
-/// Log entries that are not applied yet: one on its way to the disks, one that is made meanwhile. More would make
-/// batches smaller, and were measured to be no faster.
-pub(crate) const ENTRIES_IN_FLIGHT_MAX: usize = 2;
+/// Log entries that are not applied yet. There is a second one only while little is in flight, or while much waits (see
+/// [`Reign::may_propose`]).
+pub(crate) const ENTRIES_IN_FLIGHT_MAX: usize = 4;
+
+/// So little in flight holds nothing up: what comes meanwhile goes at once.
+const PROPOSALS_FEW: usize = 2;
+
+/// So much makes an entry worth its cost, whatever else is in flight.
+const PROPOSALS_MANY: usize = 512;
 
 /// How often sessions are looked at.
 const EXPIRY_PERIOD: Duration = Duration::from_millis(50);
@@ -249,6 +255,7 @@ struct Reign {
     own_unsent: VecDeque<Bytes>,
     pending: VecDeque<Pending>,
     in_flight: FuturesUnordered<Pin<Box<dyn Future<Output = EntryEnd> + Send>>>,
+    proposals_in_flight: usize,
     /// Counts the restarts after a refusal.
     restarts: u64,
     /// Asked since the confirmation under way began.
@@ -278,6 +285,7 @@ struct Pending {
 /// What becomes one log entry.
 struct NextEntry {
     batch: BatchWriter,
+    proposals: usize,
     spans: Vec<Span>,
 }
 
@@ -313,8 +321,13 @@ enum Turn {
     Confirmed((Vec<Question>, Result<u64, Unconfirmed>)),
 }
 
-/// What became of an entry.
-enum EntryEnd {
+/// What became of an entry, and of how many proposals it was.
+struct EntryEnd {
+    proposals: usize,
+    end: End,
+}
+
+enum End {
     Applied,
     /// It may be applied or not; the members send its proposals again.
     Refused {
@@ -354,10 +367,10 @@ impl LeaderTask {
                     }
                 }
                 Some((reign, turn)) = next_turn(&mut reign) => match turn {
-                    Turn::Entry(EntryEnd::Applied) => {}
-                    Turn::Entry(EntryEnd::Refused { restarts, reason }) => {
+                    Turn::Entry(EntryEnd { proposals, end }) => {
+                        reign.proposals_in_flight -= proposals;
                         // The entries behind a refused one are refused as well, mostly: one restart is for all of them.
-                        if restarts == reign.restarts {
+                        if let End::Refused { restarts, reason } = end && restarts == reign.restarts {
                             debug!(term = reign.term, reason, "a log entry was refused: the members send again");
                             streams.clear();
                             reign.restart();
@@ -405,6 +418,7 @@ impl LeaderTask {
             own_unsent: VecDeque::new(),
             pending: VecDeque::new(),
             in_flight: FuturesUnordered::new(),
+            proposals_in_flight: 0,
             restarts: 0,
             asked: Vec::new(),
             confirmation: None,
@@ -517,8 +531,8 @@ impl LeaderTask {
             return;
         }
         let open = self.disks.writes_open();
-        while !reign.doubted && reign.in_flight.len() < ENTRIES_IN_FLIGHT_MAX {
-            let Some(NextEntry { batch, spans }) = reign.next_entry(open) else { return };
+        while reign.may_propose() {
+            let Some(NextEntry { batch, proposals, spans }) = reign.next_entry(open) else { return };
             let (responder, end) = OneshotResponder::<Types, ClientWriteResult<Types>>::new_pair();
             if let Err(fatal) = self.raft.client_write_ff(BatchBytes(batch.finish()), Some(responder)).await {
                 // The core has ended; whoever follows it ends this member.
@@ -527,13 +541,15 @@ impl LeaderTask {
                 return;
             }
             let restarts = reign.restarts;
+            reign.proposals_in_flight += proposals;
             reign.in_flight.push(Box::pin(async move {
                 let _open = spans;
-                match end.await {
-                    Ok(Ok(_applied)) => EntryEnd::Applied,
-                    Ok(Err(refused)) => EntryEnd::Refused { restarts, reason: refused.to_string() },
-                    Err(_dropped) => EntryEnd::Refused { restarts, reason: "the core has ended".into() },
-                }
+                let end = match end.await {
+                    Ok(Ok(_applied)) => End::Applied,
+                    Ok(Err(refused)) => End::Refused { restarts, reason: refused.to_string() },
+                    Err(_dropped) => End::Refused { restarts, reason: "the core has ended".into() },
+                };
+                EntryEnd { proposals, end }
             }));
         }
     }
@@ -683,10 +699,22 @@ impl Reign {
         seq
     }
 
+    /// Whether what waits goes now, or shares an entry with what comes until those in flight are applied.
+    ///
+    /// An entry costs every member the same, however little is in it, so under load there is one at a time and each
+    /// takes along all that came during the one before. A few proposals in flight are no load: a lock that is handed
+    /// over would only wait.
+    fn may_propose(&self) -> bool {
+        let (entries, waiting) = (self.in_flight.len(), self.pending.len());
+        let now = self.proposals_in_flight <= PROPOSALS_FEW || waiting >= PROPOSALS_MANY;
+        !self.doubted && (entries == 0 || now && entries < ENTRIES_IN_FLIGHT_MAX)
+    }
+
     /// The next entry: the leader's own commands first, then those of members if they may be taken.
     fn next_entry(&mut self, open: bool) -> Option<NextEntry> {
         let mut batch: Option<BatchWriter> = None;
         let mut spans = Vec::new();
+        let mut proposals = 0;
         loop {
             let own = self.own_unsent.front();
             let next = own.or_else(|| self.pending.front().filter(|_| open).map(|pending| &pending.proposal));
@@ -696,13 +724,14 @@ impl Reign {
                 break;
             }
             batch.get_or_insert_with(|| BatchWriter::new(Clock::wall_ms())).add(proposal);
+            proposals += 1;
             if is_own {
                 self.own_unsent.pop_front();
             } else {
                 spans.extend(self.pending.pop_front().map(|pending| pending.span).filter(|span| !span.is_disabled()));
             }
         }
-        batch.map(|batch| NextEntry { batch, spans })
+        batch.map(|batch| NextEntry { batch, proposals, spans })
     }
 
     /// Forgets all that came from members, and begins the own lane anew. Nothing is proposed until a majority has
