@@ -161,6 +161,48 @@ fn access_lists_are_carried_by_whoever_may_see_them() {
 }
 
 #[test]
+fn what_only_a_known_user_may_create_is_told_by_both_runs_and_ends_neither() {
+    let both = Move::start();
+    both.runtime.block_on(async {
+        let guarded = vec![Acl::digest(Permissions::ALL, "op", "secret")];
+        both.from.create("/guarded").acl(guarded).await.unwrap();
+        both.from.create("/guarded/below").await.unwrap();
+        both.from.create("/open").data("1").await.unwrap();
+    });
+
+    // The first time the list itself is new here, and later it hides the node as well.
+    for (code, args) in [(9, &["--dry-run"][..]), (9, &[]), (9, &["--dry-run"]), (9, &[])] {
+        let report = both.report(code, &[args, &["--source-auth", "digest:op:secret"]].concat());
+        let not_carried = report["not_carried"]["listed"].to_string();
+        assert!(not_carried.contains("not permitted here (--auth of a super user)"), "{args:?}: {report}");
+    }
+    assert_eq!(both.data("/open").as_deref(), Some("1"));
+
+    let done = both.report(0, &["--source-auth", "digest:op:secret", "--auth", "op:secret"]);
+    assert_eq!((&done["created"], &done["equal"]), (&json!(1), &json!(3)), "{done}");
+}
+
+#[test]
+fn quotas_are_told_for_whoever_wants_them_here() {
+    let both = Move::start();
+    both.fill(&[("/a", ""), ("/a/b", "")]);
+    let limits = "count=7,bytes=-1";
+    both.runtime.block_on(async {
+        let to = &both.from;
+        to.create("/zookeeper/quota/a").await.unwrap();
+        to.create("/zookeeper/quota/a/b").await.unwrap();
+        to.create("/zookeeper/quota/a/b/zookeeper_limits").data(limits).await.unwrap();
+    });
+
+    let report = both.report(0, &["--dry-run"]);
+
+    assert_eq!(report["quotas"], json!({"count": 1, "listed": [{"path": "/a/b", "limits": limits}]}));
+    let said = run(&mut both.command("/a/b", &[]));
+    assert!(said.out.contains("\n         1  quotas, not carried: set them again\n"), "{said:?}");
+    assert!(said.out.contains("\nquotas:\n  /a/b: count=7,bytes=-1"), "{said:?}");
+}
+
+#[test]
 fn sequence_numbers_go_on_where_they_were() {
     let both = Move::start();
     both.fill(&[("/queue", ""), ("/plain", "")]);
@@ -225,10 +267,9 @@ fn a_zookeeper_that_goes_away_ends_the_import_and_it_can_be_run_again() {
     let both = Move::start();
     let other = TcpListener::bind("127.0.0.1:0").unwrap();
     let source = format!("zookeeper://{}/", other.local_addr().unwrap());
+    // One connection for the import, one for the count: each gets a session, and is closed at its first request.
     let server = std::thread::spawn(move || {
-        // One connection for the count, one for the import: each gets a session, and is closed at its first request.
-        for stream in other.incoming().take(2) {
-            let mut stream = stream.unwrap();
+        let serve = |mut stream: std::net::TcpStream| {
             let mut handshake = [0; 4 + 45];
             stream.read_exact(&mut handshake).unwrap();
             let granted = ConnectResponse {
@@ -241,7 +282,12 @@ fn a_zookeeper_that_goes_away_ends_the_import_and_it_can_be_run_again() {
             quorate_wire::frame(&mut out, |to| granted.encode(to));
             stream.write_all(&out).unwrap();
             stream.read_exact(&mut [0; 8]).unwrap();
-        }
+        };
+        std::thread::scope(|threads| {
+            for stream in other.incoming().take(2) {
+                threads.spawn(|| serve(stream.unwrap()));
+            }
+        });
     });
 
     let said = run(quorate(["import", &source]).env("QUORATE_ENDPOINT", both.ensembles[1].endpoint(1)));
@@ -262,10 +308,8 @@ fn a_source_that_is_none_is_told() {
     let other = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = other.local_addr().unwrap();
     let answers = std::thread::spawn(move || {
-        // One for the count, one for the import.
-        for stream in other.incoming().take(2) {
-            let _ = stream.unwrap().write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
-        }
+        let (mut stream, _) = other.accept().unwrap();
+        let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
     });
     unreachable(&format!("zookeeper://{address}/")).refused(4, "a frame of 1213486160 bytes");
     answers.join().unwrap();

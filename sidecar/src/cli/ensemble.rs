@@ -57,6 +57,11 @@ impl Ensemble {
         self.endpoint.clone()
     }
 
+    /// Whether there is a user to be.
+    pub(super) fn says_who_it_is(&self) -> bool {
+        self.auth.is_some()
+    }
+
     /// For questions that need no session.
     pub(super) fn admin(&self) -> Result<Admin, Failure> {
         Ok(Admin::new(&self.endpoint)?)

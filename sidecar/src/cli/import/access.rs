@@ -1,5 +1,7 @@
 //! Access lists of ZooKeeper in ours.
 
+use std::collections::HashSet;
+
 use quorate::{Acl, Permissions};
 
 /// Schemes under which a member knows clients.
@@ -33,6 +35,9 @@ pub(super) fn carried(acl: &[quorate_wire::Acl]) -> Carried {
             id: entry.id.clone().unwrap_or_default(),
         })
         .collect();
+    // What `auth` stands for may repeat an entry in ZooKeeper, and is kept once here.
+    let mut seen = HashSet::new();
+    carried.retain(|entry| seen.insert(entry.clone()));
     // An empty list of a node that has been there for ever allows everything; one that has become empty must not.
     if carried.is_empty() {
         carried.push(Acl::world(if left_out.is_empty() { Permissions::ALL } else { permissions(0) }));
@@ -42,6 +47,11 @@ pub(super) fn carried(acl: &[quorate_wire::Acl]) -> Carried {
 
 fn permissions(bits: i32) -> Permissions {
     Permissions::from_bits(bits.cast_unsigned() & Permissions::ALL.bits())
+}
+
+/// Whether only users known by name may create nodes below. Whose address an entry means is not known here.
+pub(super) fn guards(acl: &[Acl]) -> bool {
+    !acl.iter().any(|entry| entry.scheme != "digest" && entry.permissions.contains(Permissions::CREATE))
 }
 
 /// Whether a node has this list already. Ours may hide digests from this client too; then the users are compared.
@@ -85,6 +95,26 @@ mod tests {
         let none = carried(&[entry(31, "sasl", "hdfs")]);
         assert_eq!((none.acl[0].scheme.as_str(), none.acl[0].permissions.bits()), ("world", 0));
         assert_eq!(carried(&[]).acl, [Acl::world(Permissions::ALL)]);
+    }
+
+    #[test]
+    fn what_a_list_repeats_is_kept_once() {
+        let carried = carried(&[entry(31, "digest", "u:h"), entry(1, "world", "anyone"), entry(31, "digest", "u:h")]);
+
+        let schemes: Vec<_> = carried.acl.iter().map(|acl| acl.scheme.as_str()).collect();
+        assert_eq!(schemes, ["digest", "world"]);
+    }
+
+    #[test]
+    fn a_list_guards_what_is_below_unless_a_stranger_may_create() {
+        for (guarded, list) in [
+            (false, vec![entry(31, "world", "anyone")]),
+            (false, vec![entry(31, "digest", "u:h"), entry(4, "ip", "10.0.0.0/8")]),
+            (true, vec![entry(31, "digest", "u:h"), entry(1, "world", "anyone")]),
+            (true, vec![entry(31, "sasl", "hdfs")]),
+        ] {
+            assert_eq!(guards(&carried(&list).acl), guarded, "{list:?}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use futures_util::{StreamExt, future, stream::FuturesUnordered};
 use quorate::{Client, Error};
+use quorate_tree::Limits;
 use quorate_wire::{ErrorCode, GetPath, Request, Response, Stat};
 
 use super::{
@@ -21,6 +22,8 @@ const OF_THE_SERVER: &str = "/zookeeper";
 pub(super) struct Options {
     pub(super) dry_run: bool,
     pub(super) overwrite: bool,
+    /// Whether this client says who it is, so that it may be allowed what nobody else is.
+    pub(super) known: bool,
 }
 
 /// Both ends of a copy.
@@ -56,6 +59,20 @@ struct Found {
     children: Vec<String>,
 }
 
+/// A node to copy.
+struct Place {
+    path: String,
+    /// Whether the list of its parent lets nobody create it but users that are known by name.
+    guarded: bool,
+}
+
+/// Why a node is not carried, or not all of it.
+pub(super) struct Obstacle {
+    pub(super) reason: String,
+    /// Whether somebody else might be permitted.
+    pub(super) permission: bool,
+}
+
 /// What became of a node.
 enum Became {
     Created,
@@ -66,10 +83,7 @@ enum Became {
     /// The node is there, and differs.
     Different(&'static str),
     /// The node is not there.
-    NotCarried {
-        reason: String,
-        permission: bool,
-    },
+    NotCarried(Obstacle),
 }
 
 struct Done {
@@ -78,6 +92,8 @@ struct Done {
     /// Schemes that its access list lost.
     left_out: Vec<String>,
     children: Vec<String>,
+    /// Whether its list guards them.
+    guards: bool,
     stat: Stat,
 }
 
@@ -91,13 +107,13 @@ pub(super) async fn copy(
 ) -> Result<Vec<Counter>, CopyError> {
     make_ancestors(ends, base, options, report).await?;
     let mut counters = Vec::new();
-    let mut waiting = vec![base.to_owned()];
+    let mut waiting = vec![Place { path: base.to_owned(), guarded: false }];
     let mut under_way = FuturesUnordered::new();
     loop {
         while under_way.len() < UNDER_WAY_MAX
-            && let Some(path) = waiting.pop()
+            && let Some(place) = waiting.pop()
         {
-            under_way.push(copy_one(ends, path, options));
+            under_way.push(copy_one(ends, place, options));
         }
         let Some(done) = under_way.next().await else { return Ok(counters) };
         let done = done?;
@@ -106,11 +122,12 @@ pub(super) async fn copy(
         }
         if done.is_there() {
             let below = done.children.iter().map(|name| below(&done.path, name));
-            waiting.extend(below.filter(|path| path != OF_THE_SERVER));
-            counters.push(Counter {
-                path: done.path.clone(),
-                created: created(done.stat.cversion, done.stat.num_children),
-            });
+            let places = below.map(|path| Place { path, guarded: done.guards });
+            waiting.extend(places.filter(|place| place.path != OF_THE_SERVER));
+            let created = created(done.stat.cversion, done.stat.num_children);
+            if created > 0 {
+                counters.push(Counter { path: done.path.clone(), created });
+            }
         }
         done.tell(report);
         progress.at(report.done());
@@ -125,7 +142,7 @@ async fn make_ancestors(ends: Ends<'_>, base: &str, options: Options, report: &m
         if ends.client.exists(ancestor).await?.is_some() {
             continue;
         }
-        let done = copy_one(ends, ancestor.to_owned(), options).await?;
+        let done = copy_one(ends, Place { path: ancestor.to_owned(), guarded: false }, options).await?;
         if matches!(done.became, Became::Gone) {
             return Err(CopyError::NoSource(ancestor.to_owned()));
         }
@@ -150,7 +167,7 @@ impl Done {
         };
         match self.became {
             Became::Different(what) => not_carried(what.into(), false),
-            Became::NotCarried { reason, permission } => {
+            Became::NotCarried(Obstacle { reason, permission }) => {
                 not_carried(format!("{reason}; nothing below it either"), permission)
             }
             became => {
@@ -167,16 +184,22 @@ impl Done {
                     Became::Replaced => report.replaced += 1,
                     Became::Gone => report.gone += 1,
                     Became::Ephemeral => report.ephemeral.add(self.path),
-                    Became::Different(_) | Became::NotCarried { .. } => {}
+                    Became::Different(_) | Became::NotCarried(_) => {}
                 }
             }
         }
     }
 }
 
-async fn copy_one(ends: Ends<'_>, path: String, options: Options) -> Result<Done, CopyError> {
-    let unseen =
-        |path, became| Done { path, became, left_out: Vec::new(), children: Vec::new(), stat: Stat::default() };
+async fn copy_one(ends: Ends<'_>, Place { path, guarded }: Place, options: Options) -> Result<Done, CopyError> {
+    let unseen = |path, became| Done {
+        path,
+        became,
+        left_out: Vec::new(),
+        children: Vec::new(),
+        guards: false,
+        stat: Stat::default(),
+    };
     let found = match find(ends.zookeeper, &path).await? {
         Ok(found) => found,
         Err(became) => return Ok(unseen(path, became)),
@@ -184,11 +207,12 @@ async fn copy_one(ends: Ends<'_>, path: String, options: Options) -> Result<Done
     if found.stat.ephemeral_owner != 0 {
         return Ok(unseen(path, Became::Ephemeral));
     }
-    let became = match put(ends.client, &path, &found, options).await {
+    let became = match put(ends.client, &path, &found, guarded, options).await {
         Ok(became) => became,
-        Err(error) => refused_here(error)?,
+        Err(error) => Became::NotCarried(refused_here(error)?),
     };
-    Ok(Done { path, became, left_out: found.carried.left_out, children: found.children, stat: found.stat })
+    let guards = access::guards(&found.carried.acl);
+    Ok(Done { path, became, left_out: found.carried.left_out, children: found.children, guards, stat: found.stat })
 }
 
 /// Reads a node from ZooKeeper.
@@ -211,7 +235,7 @@ async fn find(zookeeper: &Zookeeper, path: &str) -> Result<Result<Found, Became>
     };
     if access::is_hidden(&acl) && stat.ephemeral_owner == 0 {
         let reason = "ZooKeeper hides its access list from whoever may not change it (--source-auth)".into();
-        return Ok(Err(Became::NotCarried { reason, permission: true }));
+        return Ok(Err(Became::NotCarried(Obstacle { reason, permission: true })));
     }
     // Null data becomes empty data: that is all a client of ours can write.
     Ok(Ok(Found { data: data.unwrap_or_default(), carried: access::carried(&acl), stat, children: names }))
@@ -220,15 +244,23 @@ async fn find(zookeeper: &Zookeeper, path: &str) -> Result<Result<Found, Became>
 fn refused_there(code: ErrorCode) -> Became {
     match code {
         ErrorCode::NO_NODE => Became::Gone,
-        ErrorCode::NO_AUTH => {
-            Became::NotCarried { reason: "ZooKeeper does not let it be read (--source-auth)".into(), permission: true }
+        ErrorCode::NO_AUTH => Became::NotCarried(Obstacle {
+            reason: "ZooKeeper does not let it be read (--source-auth)".into(),
+            permission: true,
+        }),
+        code => {
+            Became::NotCarried(Obstacle { reason: format!("ZooKeeper refuses to show it: {code}"), permission: false })
         }
-        code => Became::NotCarried { reason: format!("ZooKeeper refuses to show it: {code}"), permission: false },
     }
 }
 
 /// Creates the node, or finds out how it stands to the one that is there.
-async fn put(client: &Client, path: &str, found: &Found, options: Options) -> Result<Became, Error> {
+async fn put(client: &Client, path: &str, found: &Found, guarded: bool, options: Options) -> Result<Became, Error> {
+    if found.data.len() > Limits::DEFAULT.node_bytes_max {
+        let (bytes, bytes_max) = (found.data.len(), Limits::DEFAULT.node_bytes_max);
+        let reason = format!("its {bytes} bytes of data are more than the {bytes_max} that a node may have here");
+        return Ok(Became::NotCarried(Obstacle { reason, permission: false }));
+    }
     // The root is always there.
     if !options.dry_run && path != "/" {
         match client.create(path).data(found.data.clone()).acl(found.carried.acl.clone()).await {
@@ -239,13 +271,14 @@ async fn put(client: &Client, path: &str, found: &Found, options: Options) -> Re
     }
     let Some(node) = client.get(path).opt().await? else {
         return Ok(match options.dry_run {
+            true if guarded && !options.known => Became::NotCarried(not_permitted_here()),
             true => Became::Created,
             false => Became::Different("it comes and goes here while this runs"),
         });
     };
     let there = client.get_acl(path).await?;
     if node.stat.ephemeral_owner.is_some() {
-        return Ok(Became::NotCarried { reason: "here it is ephemeral".into(), permission: false });
+        return Ok(Became::NotCarried(Obstacle { reason: "here it is ephemeral".into(), permission: false }));
     }
     let same_data = node.data == found.data;
     let same_acl = access::is_same(&found.carried.acl, &there.acl);
@@ -270,14 +303,14 @@ async fn put(client: &Client, path: &str, found: &Found, options: Options) -> Re
     Ok(Became::Replaced)
 }
 
-/// What concerns this node alone; other errors end the import.
-fn refused_here(error: Error) -> Result<Became, Error> {
+/// What concerns one node alone; other errors end the import.
+pub(super) fn refused_here(error: Error) -> Result<Obstacle, Error> {
     match error {
-        Error::NoAuth { .. } => {
-            let reason = "not permitted here (--auth of a super user)".into();
-            Ok(Became::NotCarried { reason, permission: true })
-        }
+        Error::NoAuth { .. } => Ok(not_permitted_here()),
+        Error::Txn { source, .. } if !source.is_unknown_outcome() => refused_here(*source),
         Error::NoNode { .. }
+        | Error::NodeExists { .. }
+        | Error::NotEmpty { .. }
         | Error::BadVersion { .. }
         | Error::NoChildrenForEphemerals { .. }
         | Error::InvalidAcl { .. }
@@ -285,9 +318,13 @@ fn refused_here(error: Error) -> Result<Became, Error> {
         | Error::BadArguments { .. }
         | Error::QuotaExceeded { .. }
         | Error::LimitExceeded { .. }
-        | Error::RequestTooLarge { .. } => Ok(Became::NotCarried { reason: error.to_string(), permission: false }),
+        | Error::RequestTooLarge { .. } => Ok(Obstacle { reason: error.to_string(), permission: false }),
         error => Err(error),
     }
+}
+
+fn not_permitted_here() -> Obstacle {
+    Obstacle { reason: "not permitted here (--auth of a super user)".into(), permission: true }
 }
 
 fn below(parent: &str, name: &str) -> String {

@@ -8,7 +8,7 @@ use quorate::{Client, Error};
 use quorate_tree::Limits;
 
 use super::{
-    copy::{Counter, created},
+    copy::{self, Counter, Obstacle, created},
     report::{NotCarried, Report},
 };
 
@@ -28,28 +28,33 @@ enum Raised {
     NotNeeded,
     Done,
     TooFar(u32),
-    Refused(Error),
+    Refused(Obstacle),
 }
 
 /// Raises all counters that lack something.
 pub(super) async fn raise(client: &Client, counters: Vec<Counter>, report: &mut Report) -> Result<(), Error> {
     let mut raised = stream::iter(counters)
         .map(|counter| async move {
-            let raised = raise_one(client, &counter).await?;
+            let raised = match raise_one(client, &counter).await {
+                Ok(raised) => raised,
+                Err(error) => Raised::Refused(copy::refused_here(error)?),
+            };
             Ok::<_, Error>((counter.path, raised))
         })
         .buffer_unordered(UNDER_WAY_MAX);
     while let Some((path, raised)) = raised.try_next().await? {
-        let reason = match raised {
+        let (reason, permission) = match raised {
             Raised::NotNeeded => continue,
             Raised::Done => {
                 report.counters += 1;
                 continue;
             }
-            Raised::TooFar(lacking) => format!("its sequence numbers are {lacking} behind those of ZooKeeper"),
-            Raised::Refused(error) => format!("its sequence numbers start again: {error}"),
+            Raised::TooFar(lacking) => (format!("its sequence numbers are {lacking} behind those of ZooKeeper"), false),
+            Raised::Refused(Obstacle { reason, permission }) => {
+                (format!("its sequence numbers are behind those of ZooKeeper: {reason}"), permission)
+            }
         };
-        report.not_carried.add(NotCarried { path, reason, permission: false });
+        report.not_carried.add(NotCarried { path, reason, permission });
     }
     Ok(())
 }
@@ -74,11 +79,8 @@ async fn raise_one(client: &Client, counter: &Counter) -> Result<Raised, Error> 
         for _ in 0..pairs {
             txn = txn.create(&child, "").delete(&child);
         }
-        match txn.await {
-            Ok(_) => lacking -= pairs,
-            Err(error @ Error::Txn { .. }) if !error.is_unknown_outcome() => return Ok(Raised::Refused(error)),
-            Err(error) => return Err(error),
-        }
+        txn.await?;
+        lacking -= pairs;
     }
     Ok(Raised::Done)
 }

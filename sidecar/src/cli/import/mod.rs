@@ -16,6 +16,7 @@ mod access;
 mod copy;
 mod counters;
 mod progress;
+mod quotas;
 mod report;
 mod source;
 mod zookeeper;
@@ -29,9 +30,10 @@ use zookeeper::{Credential, Unreachable, Zookeeper};
 /// Copy the nodes of a running ZooKeeper into the ensemble
 ///
 /// Carried are paths, data, access lists and sequence numbers; not ephemeral nodes, which belong to sessions,
-/// /zookeeper, versions and zxids. ZooKeeper does not tell containers and nodes with a time to live from persistent
-/// ones, so they become persistent. Nothing is written to ZooKeeper. What is there already is left: run it again to go
-/// on, or to bring over what was created since.
+/// /zookeeper with the quotas, versions and zxids. ZooKeeper does not tell containers and nodes with a time to live from
+/// persistent ones, so they become persistent. Nothing is written to ZooKeeper. What is there already is left: run it
+/// again to go on, or to bring over what was created since. Nodes with an access list need a user on both sides:
+/// --source-auth reads them, and --auth of a super user creates what is below them.
 #[derive(Args, Debug)]
 pub(super) struct Import {
     /// Servers of the ZooKeeper, and the node to copy with all below it
@@ -64,8 +66,8 @@ impl Import {
     }
 
     pub(super) async fn run(self) -> Result<ExitCode, Failure> {
-        let total = self.count().await;
         let zookeeper = self.connect().await?;
+        let total = self.count().await;
         if zookeeper.read_only {
             eprintln!("{} has no quorum now: what it shows may be old", self.source);
         }
@@ -108,11 +110,13 @@ impl Import {
         let path = self.source.path.as_str();
         // A server without a quorum refuses, and shows what it has.
         let _ = ends.zookeeper.ask(Request::Sync { path: Some(path.to_owned().into()) }).await?;
-        let options = Options { dry_run: self.dry_run, overwrite: self.overwrite };
+        let options =
+            Options { dry_run: self.dry_run, overwrite: self.overwrite, known: self.ensemble.says_who_it_is() };
         let counters = copy::copy(ends, path, options, report, progress).await?;
         if !self.dry_run && !self.no_counters {
             counters::raise(ends.client, counters, report).await?;
         }
+        report.quotas = quotas::list(ends.zookeeper, path).await?;
         Ok(())
     }
 

@@ -27,8 +27,18 @@ pub(super) struct Report {
     pub(super) gone: u64,
     /// Parents whose sequence numbers were made to go on where they were.
     pub(super) counters: u64,
+    /// Quotas of what was copied: whoever wants them here sets them.
+    pub(super) quotas: Listed<Quota>,
     /// What should have been carried and was not.
     pub(super) not_carried: Listed<NotCarried>,
+}
+
+/// A quota as ZooKeeper keeps it.
+#[derive(Debug, Serialize)]
+pub(super) struct Quota {
+    /// Of the node that it is for.
+    pub(super) path: String,
+    pub(super) limits: String,
 }
 
 /// Up to so many, and how many there are.
@@ -105,9 +115,13 @@ impl Report {
             row(self.gone, "deleted while this ran");
         }
         row(self.ephemeral.count, "ephemeral, not carried: they belong to sessions");
+        if self.quotas.count > 0 {
+            row(self.quotas.count, "quotas, not carried: set them again");
+        }
         row(self.not_carried.count, "not carried for another reason");
         text.truncate(text.trim_end().len());
         self.ephemeral.show(&mut text, "ephemeral", Clone::clone);
+        self.quotas.show(&mut text, "quotas", |quota| format!("{}: {}", quota.path, quota.limits));
         self.not_carried.show(&mut text, "not carried", |node| format!("{}: {}", node.path, node.reason));
         text
     }
