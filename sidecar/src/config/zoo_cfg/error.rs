@@ -57,6 +57,12 @@ pub(super) enum Problem {
     Unspecified { id: u8, address: Address },
     #[error("{key} may not stand beside dynamicConfigFile: move it into {}", dynamic.display())]
     BesideDynamic { key: String, dynamic: PathBuf },
+    #[error("{key} has no place in a file that dynamicConfigFile names: move it into {}", file.display())]
+    NotDynamic { key: String, file: PathBuf },
+    #[error(
+        "there are no server lines, and this server is not to stand alone: add server.N=HOST:PEERPORT:ELECTIONPORT"
+    )]
+    NoServers,
     #[error("all its servers are observers: an ensemble needs participants, who vote")]
     OnlyObservers,
     #[error(
@@ -82,8 +88,8 @@ pub(super) enum Problem {
     ClientPort { port: String, id: u8, line: String },
     #[error("clientPortAddress needs a clientPort")]
     ClientPortMissing,
-    #[error("minSessionTimeout {min} is greater than maxSessionTimeout {max}")]
-    SessionTimeouts { min: u64, max: u64 },
+    #[error("{key}={given} is not from {min} to {max}")]
+    OutOfRange { key: String, given: u64, min: u64, max: u64 },
     #[error("DigestAuthenticationProvider.superDigest: {0}")]
     SuperDigest(#[from] NotADigest),
     #[error(

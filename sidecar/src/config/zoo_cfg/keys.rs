@@ -5,6 +5,9 @@
 pub(super) enum Reason {
     Agreement,
     Majority,
+    Role,
+    Leader,
+    Sessions,
     Disk,
     Bounds,
     AlwaysOn,
@@ -26,6 +29,9 @@ impl Reason {
                 "agreement has its own timing and transport; --election-timeout-ms sets the one bound there is"
             }
             Self::Majority => "each voter counts as one, and more than half of them decide",
+            Self::Role => "the server lines say who votes",
+            Self::Leader => "every member serves clients, the leader too",
+            Self::Sessions => "every session belongs to the ensemble",
             Self::Disk => "every write is synced, and the log and the snapshots are purged, without being told",
             Self::Bounds => "the bounds are Quorate's own (docs/limits.md)",
             Self::AlwaysOn => "this is always on",
@@ -82,7 +88,7 @@ pub(super) const PROTECTION: [&str; 6] = [
 ];
 
 /// `*` at the end stands for anything.
-const IGNORED: [(Reason, &[&str]); 12] = [
+const IGNORED: [(Reason, &[&str]); 15] = [
     (
         Reason::Agreement,
         &[
@@ -90,9 +96,6 @@ const IGNORED: [(Reason, &[&str]); 12] = [
             "syncLimit",
             "connectToLearnerMasterLimit",
             "electionAlg",
-            "peerType",
-            "leaderServes",
-            "standaloneEnabled",
             "syncEnabled",
             "oraclePath",
             "multiAddress.*",
@@ -105,15 +108,15 @@ const IGNORED: [(Reason, &[&str]); 12] = [
             "follower.*",
             "observer.*",
             "fastleader.*",
-            "localSessionsEnabled",
-            "localSessionsUpgradingEnabled",
-            "closeSessionTxn.enabled",
             "maxConcurrentSnapSyncs",
             "maxConcurrentDiffSyncs",
             "skipLearnerRequestToNextProcessor",
         ],
     ),
-    (Reason::Majority, &["group.*", "weight.*"]),
+    (Reason::Majority, &["group.*", "weight.*", "standaloneEnabled"]),
+    (Reason::Role, &["peerType"]),
+    (Reason::Leader, &["leaderServes"]),
+    (Reason::Sessions, &["localSessionsEnabled", "localSessionsUpgradingEnabled", "closeSessionTxn.enabled"]),
     (
         Reason::Disk,
         &[
@@ -218,6 +221,8 @@ mod tests {
             ("initLimit", Reason::Agreement),
             ("autopurge.purgeInterval", Reason::Disk),
             ("weight.1", Reason::Majority),
+            ("peerType", Reason::Role),
+            ("localSessionsEnabled", Reason::Sessions),
             ("secureClientPortAddress", Reason::Tls),
             ("metricsProvider.httpPort", Reason::Admin),
             ("authProvider.1", Reason::Authentication),

@@ -14,7 +14,7 @@ use std::{
 use quorate_tree::MemberId;
 use serde::Deserialize;
 
-use super::{Address, FourLetterWord, FourLetterWords, Layer, Voters, file};
+use super::{Address, FourLetterWord, FourLetterWords, Layer, Voters, file, limits};
 
 mod error;
 mod keys;
@@ -64,17 +64,18 @@ pub(super) fn read(path: &Path, above: &Layer) -> Result<ZooCfg, ZooCfgError> {
         None => ensemble(id, &servers, everywhere, &above, &mut notes),
     };
     let zookeeper_addr = file.client_addr(id, &servers, &above, &mut notes)?;
-    let (session_timeout_min_ms, session_timeout_max_ms) = file.session_timeouts()?;
+    let tick_ms = file.tick_ms(&above)?;
+    let (session_timeout_min_ms, session_timeout_max_ms) = file.session_timeouts(tick_ms, &above)?;
     let layer = Layer {
         id: Some(id),
         data_dir: data_dir.data,
         ensemble,
         peer_addr,
         zookeeper_addr,
-        tick_ms: Some(file.number("tickTime")?.unwrap_or(TICK_MS)),
+        tick_ms: Some(tick_ms),
         session_timeout_min_ms,
         session_timeout_max_ms,
-        reap_period_ms: file.number("znode.container.checkIntervalMs")?,
+        reap_period_ms: file.reap_period_ms(&above)?,
         connections_per_address: file.number("maxClientCnxns")?.and_then(|max| usize::try_from(max).ok()),
         four_letter_words: file.four_letter_words(&mut notes),
         super_digest: file.super_digest()?,
@@ -116,6 +117,10 @@ impl File {
             let mut keys = keys_of(&dynamic)?;
             // The zxid of the change that made the file; it counts for nobody else.
             keys.remove("version");
+            if let Some(Property { key, line, .. }) = keys.values().find(|property| !is_of_members(&property.key)) {
+                let problem = Problem::NotDynamic { key: key.clone(), file: path.into() };
+                return Err(ZooCfgError::new(&dynamic, *line, problem));
+            }
             file.dynamic = Some((dynamic, keys));
         }
         Ok(file)
@@ -134,6 +139,23 @@ impl File {
         match value.parse() {
             Ok(number) => Ok(Some(number)),
             Err(_) => Err(self.refuse(line, Problem::Value { key, value, wanted: "a number from 0 on" })),
+        }
+    }
+
+    /// A number that has its bounds, unless something `above` the file says it.
+    fn number_within(
+        &mut self,
+        key: &str,
+        above: Option<u64>,
+        (min, max): (u64, u64),
+    ) -> Result<Option<u64>, ZooCfgError> {
+        let line = self.left.get(key).map(|property| property.line);
+        match self.number(key)? {
+            _ if above.is_some() => Ok(None),
+            Some(given) if !(min..=max).contains(&given) => {
+                Err(self.refuse(line, Problem::OutOfRange { key: key.into(), given, min, max }))
+            }
+            given => Ok(given),
         }
     }
 
@@ -225,6 +247,13 @@ impl File {
                 return Err(refuse(Problem::ServerId { key }));
             }
         }
+        if servers.is_empty() {
+            // Whoever says this much of the members wants more than one, which would be many of one.
+            let is_false = |property: &Property| property.value.eq_ignore_ascii_case("false");
+            if self.dynamic.is_some() || self.left.get("standaloneEnabled").is_some_and(is_false) {
+                return Err(ZooCfgError::new(&path, None, Problem::NoServers));
+            }
+        }
         if !servers.is_empty() && servers.values().all(|server| server.observer) {
             return Err(ZooCfgError::new(&path, None, Problem::OnlyObservers));
         }
@@ -287,11 +316,12 @@ impl File {
         notes: &mut Vec<String>,
     ) -> Result<Option<Address>, ZooCfgError> {
         let port_line = self.left.get("clientPort").map(|property| property.line);
-        let port = match self.number("clientPort")? {
+        // ZooKeeper takes 0 for «not set».
+        let port = match self.number("clientPort")?.filter(|port| *port != 0) {
             None => None,
             Some(port) => Some(u16::try_from(port).map_err(|_| {
                 let (key, value) = ("clientPort".into(), port.to_string());
-                self.refuse(port_line, Problem::Value { key, value, wanted: "a port from 0 to 65535" })
+                self.refuse(port_line, Problem::Value { key, value, wanted: "a port from 1 to 65535" })
             })?),
         };
         let host = self.take("clientPortAddress");
@@ -342,18 +372,37 @@ impl File {
         }
     }
 
-    fn session_timeouts(&mut self) -> Result<(Option<u64>, Option<u64>), ZooCfgError> {
+    fn tick_ms(&mut self, above: &Layer) -> Result<u64, ZooCfgError> {
+        let range = (limits::TICK_MS_MIN, limits::TICK_MS_MAX);
+        let given = self.number_within("tickTime", above.tick_ms, range)?;
+        Ok(above.tick_ms.or(given).unwrap_or(TICK_MS))
+    }
+
+    fn reap_period_ms(&mut self, above: &Layer) -> Result<Option<u64>, ZooCfgError> {
+        let range = (limits::REAP_PERIOD_MS_MIN, limits::REAP_PERIOD_MS_MAX);
+        self.number_within("znode.container.checkIntervalMs", above.reap_period_ms, range)
+    }
+
+    fn session_timeouts(&mut self, tick_ms: u64, above: &Layer) -> Result<(Option<u64>, Option<u64>), ZooCfgError> {
         // ZooKeeper takes -1 for «not set».
         for key in ["minSessionTimeout", "maxSessionTimeout"] {
             if self.left.get(key).is_some_and(|property| property.value == "-1") {
                 self.left.remove(key);
             }
         }
-        let min = self.number("minSessionTimeout")?;
-        let max = self.number("maxSessionTimeout")?;
-        match (min, max) {
-            (Some(min), Some(max)) if min > max => Err(self.refuse(None, Problem::SessionTimeouts { min, max })),
-            both => Ok(both),
+        let (floor, ceiling) = (limits::SESSION_TIMEOUT_MS_MIN, limits::SESSION_TIMEOUT_MS_MAX);
+        let line = self.left.get("minSessionTimeout").map(|property| property.line);
+        let min = self.number_within("minSessionTimeout", above.session_timeout_min_ms, (floor, ceiling))?;
+        let ticks = |n: u64| tick_ms.saturating_mul(n);
+        let shortest = above.session_timeout_min_ms.or(min).unwrap_or(ticks(limits::SESSION_TICKS_MIN));
+        let max = self.number_within("maxSessionTimeout", above.session_timeout_max_ms, (shortest, ceiling))?;
+        let longest = above.session_timeout_max_ms.or(max).unwrap_or(ticks(limits::SESSION_TICKS_MAX));
+        match min {
+            Some(given) if given > longest => {
+                let key = "minSessionTimeout".into();
+                Err(self.refuse(line, Problem::OutOfRange { key, given, min: floor, max: longest }))
+            }
+            _ => Ok((min, max)),
         }
     }
 

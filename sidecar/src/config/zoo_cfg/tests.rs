@@ -130,6 +130,8 @@ fn the_client_port_is_open_to_others_only_where_that_is_wanted() {
     assert_eq!(open("server.1=a:1:2;10.0.0.1:2181", None).unwrap(), "10.0.0.1:2181");
     assert_eq!(open("clientPort=2181\nserver.1=a:1:2;10.0.0.1:2181", None).unwrap(), "10.0.0.1:2181");
     assert_eq!(open("server.1=a:1:2", None), None);
+    assert_eq!(open("clientPort=0", Some(true)), None, "ZooKeeper's word for none");
+    assert_eq!(open("clientPort=0\nserver.1=a:1:2;10.0.0.1:2181", None).unwrap(), "10.0.0.1:2181");
 }
 
 #[test]
@@ -143,6 +145,13 @@ fn members_of_a_dynamic_file_are_read() {
     assert_eq!(zoo.notes, ["ignored weight.1: each voter counts as one, and more than half of them decide"]);
     let beside = home.read("dynamicConfigFile=DIR/dynamic\nserver.1=a:1:2").unwrap_err();
     assert!(beside.contains("server.1 may not stand beside dynamicConfigFile: move it into DIR/dynamic"), "{beside}");
+    fs::write(home.path().join("more"), format!("{THREE}clientPort=2181\n")).unwrap();
+    let more = home.read("dynamicConfigFile=DIR/more").unwrap_err();
+    let told = "DIR/more, line 4: clientPort has no place in a file that dynamicConfigFile names: move it into ";
+    assert_eq!(more, format!("{told}DIR/zoo.cfg"));
+    fs::write(home.path().join("empty"), "").unwrap();
+    let empty = home.read("dynamicConfigFile=DIR/empty").unwrap_err();
+    assert!(empty.starts_with("DIR/empty: there are no server lines"), "{empty}");
     let gone = home.read("dynamicConfigFile=DIR/gone").unwrap_err();
     assert!(gone.starts_with("DIR/gone: cannot be read: "), "{gone}");
 }
@@ -224,7 +233,13 @@ fn what_contradicts_itself_is_refused() {
     refused("clientPort=2181\nserver.1=a:1:2;2182", "clientPort says 2181, and server.1 says 2182: leave one of them");
     refused("clientPort=70000", "clientPort=70000 is not a port");
     refused("clientPortAddress=a", "clientPortAddress needs a clientPort");
-    refused("minSessionTimeout=9\nmaxSessionTimeout=8", "minSessionTimeout 9 is greater than maxSessionTimeout 8");
+    refused("minSessionTimeout=90\nmaxSessionTimeout=80", "line 3: maxSessionTimeout=80 is not from 90 to 86400000");
+    refused("tickTime=0", "line 2: tickTime=0 is not from 10 to 60000");
+    refused("tickTime=2000\nmaxSessionTimeout=3000", "line 3: maxSessionTimeout=3000 is not from 4000 to 86400000");
+    refused("tickTime=2000\nminSessionTimeout=50000", "line 3: minSessionTimeout=50000 is not from 20 to 40000");
+    refused("minSessionTimeout=0", "line 2: minSessionTimeout=0 is not from 20 to 86400000");
+    refused("znode.container.checkIntervalMs=5", "line 2: znode.container.checkIntervalMs=5 is not from 100 to");
+    refused("standaloneEnabled=false", "there are no server lines, and this server is not to stand alone");
     refused("clientport=2181", "line 2: there is no key `clientport`; did you mean `clientPort`?");
     refused("maxSesionTimeout=1", "did you mean `maxSessionTimeout`?");
     refused("a=\\u12", "line 2: `\\u` must be followed");
