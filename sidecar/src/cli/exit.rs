@@ -6,8 +6,10 @@ use serde::Serialize;
 
 use super::output::Format;
 
-/// The exit codes of every command. `lock` ends with the code of its command otherwise, or 128 and the signal.
+/// What holds for every command. `lock` ends with the code of its command otherwise, or 128 and the signal.
 pub(super) const HELP: &str = "\
+--endpoint, --auth, --timeout and -o may stand before a command as well as behind it.
+
 Exit codes:
   0  done
   1  refused by the rules (version, exists, not empty), or the start failed

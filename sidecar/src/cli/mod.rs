@@ -3,9 +3,9 @@
 //! Data goes to standard output, everything else to standard error. A command that cannot do what it was asked to
 //! says why, what to do next, and ends with a code that `--help` lists.
 
-use std::{num::NonZero, process::ExitCode};
+use std::{ffi::OsString, num::NonZero, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use clap::{Args as _, CommandFactory as _, Parser, Subcommand};
 use tokio::runtime;
 
 mod bench;
@@ -81,13 +81,45 @@ quorate: registration, locks, leadership and live configuration for services
 /// Runs the command of this process.
 #[must_use]
 pub fn main() -> ExitCode {
-    match Cli::parse().command {
+    match Cli::parse_from(behind_the_command(std::env::args_os().collect())).command {
         Some(command) => command.run(),
         None => {
             eprintln!("{FIRST_STEPS}");
             ExitCode::from(Exit::Usage.code())
         }
     }
+}
+
+/// What every command against an ensemble takes may stand before it as well, as in `quorate --endpoint URL status`: it
+/// is moved behind it, where it is declared. Arguments that begin otherwise stay as they are.
+fn behind_the_command(mut args: Vec<OsString>) -> Vec<OsString> {
+    let shared = ensemble::Ensemble::augment_args(clap::Command::new("shared"));
+    let takes = |text: &str| {
+        let spelt = |arg: &clap::Arg| {
+            arg.get_long().is_some_and(|long| text.strip_prefix("--") == Some(long))
+                || arg.get_short().is_some_and(|short| text.strip_prefix('-') == Some(short.encode_utf8(&mut [0; 4])))
+        };
+        shared.get_arguments().any(spelt)
+    };
+    // Behind the program's name; each has a value, in the next argument or in its own.
+    let mut end = 1;
+    while let Some(text) = args.get(end).and_then(|arg| arg.to_str()) {
+        end += match text.split_once('=') {
+            Some((name, _)) if takes(name) => 1,
+            None if takes(text) => 2,
+            _ => break,
+        };
+    }
+    let mut command = &Cli::command();
+    let mut at = end;
+    while let Some(found) = args.get(at).and_then(|name| command.find_subcommand(name)) {
+        command = found;
+        at += 1;
+    }
+    if at > end {
+        args[1..at].rotate_left(end - 1);
+    }
+    args
 }
 
 impl Command {
@@ -149,13 +181,32 @@ fn ended(format: Format, outcome: Result<ExitCode, Failure>) -> ExitCode {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
     fn the_command_line_contradicts_itself_nowhere() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_all_commands_take_may_stand_before_them() {
+        for (before, behind) in [
+            ("quorate --endpoint http://a:1 status", "quorate status --endpoint http://a:1"),
+            ("quorate --endpoint=http://a:1 -o json get /a", "quorate get --endpoint=http://a:1 -o json /a"),
+            ("quorate --timeout 1s session list", "quorate session list --timeout 1s"),
+            ("quorate --auth u:p lock a -- ls --endpoint x", "quorate lock --auth u:p a -- ls --endpoint x"),
+            // Not ours to move.
+            ("quorate status -o json", "quorate status -o json"),
+            ("quorate --help", "quorate --help"),
+            ("quorate --endpoint", "quorate --endpoint"),
+            ("quorate --endpoint x", "quorate --endpoint x"),
+            ("quorate --id 1 serve", "quorate --id 1 serve"),
+            ("quorate", "quorate"),
+        ] {
+            let moved = behind_the_command(before.split(' ').map(Into::into).collect());
+
+            assert_eq!(moved.join(" ".as_ref()).to_str(), Some(behind), "{before}");
+        }
     }
 
     #[test]
