@@ -3,10 +3,10 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use quorate_sidecar::testing::TestEnsemble;
-use quorate_wire::{AddWatchMode, Request, create_flags};
+use quorate_wire::{AddWatchMode, Request, Response, create_flags};
 use tokio::io::AsyncReadExt as _;
 
-use crate::client::{Client, Raw, ensemble, exists, get_data, member};
+use crate::client::{Client, Raw, ensemble, eventually, exists, get_data, member};
 
 async fn every_word() -> TestEnsemble {
     let builder = TestEnsemble::builder().members(1).tick(Duration::from_secs(2));
@@ -109,6 +109,25 @@ async fn an_ensemble_names_its_leader_and_its_followers() {
         assert_eq!(numbers["zk_quorum_size"], "3");
         assert_eq!(numbers.get("zk_learners").map(String::as_str), (member == leader).then_some("2"));
     }
+}
+
+#[tokio::test]
+async fn conf_names_the_members_as_their_node_does() {
+    let ensemble = ensemble(3).await;
+    let address = ensemble.zookeeper_endpoint(1);
+    let mut client = Client::open(&address).await;
+
+    // The leader writes it soon after it leads, and again when it has heard where the doors of the others are.
+    eventually("both say the same", async || {
+        let conf = word(&address, "conf").await;
+        let Ok(Response::Data { data: Some(data), .. }) = client.ask(get_data("/zookeeper/config", false)).await else {
+            return false;
+        };
+        let node = String::from_utf8(data.to_vec()).unwrap();
+        let Some((servers, _)) = node.split_once("\nversion=") else { return false };
+        servers.lines().count() == 3 && conf.ends_with(&format!("\npeerType=0\nmembership: \n{servers}\n"))
+    })
+    .await;
 }
 
 fn numbers(mntr: &str) -> BTreeMap<String, String> {

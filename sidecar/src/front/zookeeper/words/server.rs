@@ -1,6 +1,11 @@
 //! Words about the member itself.
 
-use std::{fmt::Write as _, fs, path::Path};
+use std::{
+    fmt::Write as _,
+    fs,
+    path::Path,
+    time::{Duration, UNIX_EPOCH},
+};
 
 use super::super::ZookeeperService;
 use crate::{
@@ -10,11 +15,15 @@ use crate::{
 
 /// The version of ZooKeeper whose protocol this is, then our own. Clients read the digits in front.
 pub(super) fn version() -> String {
-    format!("3.9.5-quorate-{}, built on {}", telemetry::VERSION, BUILT_ON)
+    let built_s = env!("QUORATE_BUILT_UNIX_S").parse().expect("the build script writes a number");
+    format!("3.9.5-quorate-{}, built on {}", telemetry::VERSION, minute_of(built_s))
 }
 
-/// There is no build date: builds of one source are equal.
-const BUILT_ON: &str = "1970-01-01 00:00 UTC";
+/// A time as ZooKeeper prints that of a build. `unix_s` comes from a build script, so that it is no time of another age.
+fn minute_of(unix_s: u64) -> String {
+    let time = humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(unix_s)).to_string();
+    format!("{} UTC", time[.."2026-02-11T20:18".len()].replace('T', " "))
+}
 
 /// The role in ZooKeeper's words.
 pub(super) fn mode(service: &ZookeeperService, status: &Status) -> &'static str {
@@ -111,11 +120,8 @@ pub(super) fn configuration(service: &ZookeeperService) -> String {
     if status.members.len() > 1 {
         let me = status.members.iter().find(|member| member.id == status.id);
         let observes = me.is_some_and(|member| !member.voter);
-        let _ = writeln!(text, "peerType={}\nmembership: ", u8::from(observes));
-        for member in &status.members {
-            let role = if member.voter { "participant" } else { "observer" };
-            let _ = writeln!(text, "server.{}={}:{role}", member.id, member.peer_address);
-        }
+        let servers = service.member.replica().read(|tree| tree.published_config());
+        let _ = writeln!(text, "peerType={}\nmembership: \n{servers}", u8::from(observes));
     }
     text
 }
@@ -137,4 +143,15 @@ pub(super) fn digest(service: &ZookeeperService) -> String {
 pub(super) fn size_of(dir: &Path) -> u64 {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.metadata().ok()).filter(fs::Metadata::is_file).map(|file| file.len()).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_build_has_a_minute() {
+        assert_eq!(minute_of(1_770_841_139), "2026-02-11 20:18 UTC");
+        assert!(version().ends_with(" UTC"), "{}", version());
+    }
 }
