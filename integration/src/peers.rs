@@ -1,4 +1,5 @@
-//! Other people's servers and clients, fetched by `.ci/peers`. Where one is missing, its test says so and passes.
+//! Other people's servers and clients, fetched by `.ci/peers`. Where one is missing, its test says so and passes, or
+//! fails if `QUORATE_PEERS_REQUIRED` is set.
 
 use std::{
     env,
@@ -7,7 +8,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 /// The jars of ZooKeeper 3.9.
 pub const ZOOKEEPER: &str = "zookeeper";
@@ -22,6 +23,8 @@ pub fn find(peer: &str) -> Result<Option<PathBuf>> {
     if directory.join(".complete").is_file() {
         return Ok(Some(directory));
     }
+    let required = env::var_os("QUORATE_PEERS_REQUIRED").is_some();
+    ensure!(!required, "{peer} is not in {} (.ci/peers fetches it)", directory.display());
     let test = std::thread::current().name().unwrap_or("a test").to_owned();
     // Not by a macro: the test harness would keep it to itself.
     let _ = writeln!(
