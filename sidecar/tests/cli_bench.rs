@@ -8,7 +8,8 @@ use serde_json::Value;
 use tokio::runtime::Runtime;
 
 const SHORT: [&str; 8] = ["--duration", "300ms", "--warm-up", "50ms", "--keys", "20", "--sessions", "3"];
-const WORKLOADS: [&str; 9] = ["set", "create", "get", "lget", "mixed", "eph", "lock8", "churn", "watch1000"];
+const WORKLOADS: [&str; 11] =
+    ["set", "create", "get", "lget", "mixed", "eph", "lock8", "churn", "watch1000", "memory", "idle"];
 
 fn ensemble() -> (Runtime, TestEnsemble) {
     let runtime = Runtime::new().unwrap();
@@ -22,6 +23,8 @@ fn every_workload_runs_over_both_protocols_and_leaves_nothing_behind() {
     for zookeeper in [false, true] {
         let mut command = quorate(["bench", "-o", "json", "--assert", "errors=0,ops>0"]);
         command.args(WORKLOADS).args(SHORT).env("QUORATE_ENDPOINT", ensemble.endpoint(1));
+        // The members live in this process.
+        command.args(["--server-pids", &std::process::id().to_string()]);
         if zookeeper {
             command.args(["--zookeeper", &ensemble.zookeeper_endpoint(1)]);
         }
@@ -34,10 +37,29 @@ fn every_workload_runs_over_both_protocols_and_leaves_nothing_behind() {
         assert_eq!(names, WORKLOADS);
         for result in &results {
             assert!(result["p50_ms"].as_f64() <= result["p99_ms"].as_f64(), "{result}");
+            assert!(result["usage"]["server_memory_bytes"][0].as_u64() > Some(0), "{result}");
         }
         let left = run(quorate(["ls", "/bench"]).env("QUORATE_ENDPOINT", ensemble.endpoint(1)));
         assert_eq!((left.code, left.out.as_str()), (Some(0), ""), "{left:?}");
     }
+    runtime.block_on(ensemble.shutdown());
+}
+
+#[test]
+fn what_is_kept_is_found_where_the_answer_says() {
+    let (runtime, ensemble) = ensemble();
+    let mut command = quorate(["bench", "memory", "-o", "json", "--keys", "2500", "--value-size", "7", "--keep"]);
+    command.env("QUORATE_ENDPOINT", ensemble.endpoint(1));
+
+    let said = run(&mut command);
+
+    assert_eq!(said.code, Some(0), "{said:?}");
+    let results: Vec<Value> = serde_json::from_str(&said.out).unwrap();
+    let folder = results[0]["folder"].as_str().unwrap();
+    let ask = |args: &[&str]| run(quorate(args).env("QUORATE_ENDPOINT", ensemble.endpoint(1))).out;
+    assert_eq!(ask(&["ls", folder]).lines().count(), 834);
+    assert_eq!(ask(&["ls", &format!("{folder}/d833")]).trim(), "k0000000");
+    assert_eq!(ask(&["get", &format!("{folder}/d000/k0000002")]).trim(), "xxxxxxx");
     runtime.block_on(ensemble.shutdown());
 }
 
@@ -67,6 +89,7 @@ fn what_does_not_hold_and_what_is_not_there_ends_with_its_code() {
 
     bench(&["gets"]).refused(2, "there are set-lat, set, create");
     bench(&["get", "--assert", "p98<1ms"]).refused(2, "a condition is one of");
+    bench(&["get", "--server-pids", "4294967295"]).refused(1, "there is no process 4294967295");
     bench(&["get", "--zookeeper", "127.0.0.1:1"]).refused(4, "no session with 127.0.0.1:1");
     let nobody = run(quorate(["bench", "get"]).env("QUORATE_ENDPOINT", "http://127.0.0.1:1"));
     nobody.refused(4, "127.0.0.1:1");

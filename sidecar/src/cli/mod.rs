@@ -29,6 +29,7 @@ mod stat;
 mod status;
 mod tree;
 mod watch;
+mod zookeeper;
 
 use exit::{Exit, Failure};
 use output::Format;
@@ -140,7 +141,7 @@ impl Command {
             Self::Warden(warden) => on_this_thread(Format::Table, warden.run()),
             Self::Session(session) => on_this_thread(session.format(), session.run()),
             Self::Import(import) => on_this_thread(import.format(), import.run()),
-            Self::Bench(bench) => on(&mut runtime::Builder::new_multi_thread(), bench.format(), bench.run()),
+            Self::Bench(bench) => on(&mut bench.runtime(), bench.format(), bench.run()),
             Self::Completions(completions) => ended(Format::Table, completions.run()),
         }
     }

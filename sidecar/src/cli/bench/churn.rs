@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Arc, atomic::Ordering},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use tokio::task::JoinSet;
@@ -14,6 +14,9 @@ use super::{
 };
 use crate::cli::exit::Failure;
 
+/// After a session that could not be opened.
+const PAUSE: Duration = Duration::from_millis(5);
+
 pub(super) async fn run(target: &Arc<Target>, plan: &Plan, live: &Arc<Live>) -> Result<Measured, Failure> {
     let window = Window::of(plan);
     let mut tasks = JoinSet::new();
@@ -23,12 +26,21 @@ pub(super) async fn run(target: &Arc<Target>, plan: &Plan, live: &Arc<Live>) -> 
             let mut measured = Measured::new();
             while Instant::now() < window.to {
                 let since = Instant::now();
-                target.connect(at).await?.close().await;
-                live.done.fetch_add(1, Ordering::Relaxed);
-                measured.answered(since, Instant::now(), window);
+                match target.connect(at).await {
+                    Ok(session) => {
+                        session.close().await;
+                        live.done.fetch_add(1, Ordering::Relaxed);
+                        measured.answered(since, Instant::now(), window);
+                    }
+                    Err(failure) => {
+                        live.errors.fetch_add(1, Ordering::Relaxed);
+                        measured.failed(failure);
+                        tokio::time::sleep(PAUSE).await;
+                    }
+                }
             }
             Ok(measured)
         });
     }
-    gather(tasks).await
+    gather(tasks, plan, window).await
 }

@@ -11,7 +11,7 @@ use super::{
     Plan, gather,
     measure::{Live, Measured, Window},
     target::{Done, Session, Target},
-    workload::{Mix, Operations},
+    workload::{Mix, Operations, keys},
 };
 use crate::cli::exit::Failure;
 
@@ -25,29 +25,30 @@ pub(super) async fn run(
     folder: &str,
     live: &Arc<Live>,
 ) -> Result<Measured, Failure> {
-    let mut sessions = Vec::new();
-    for at in 0..plan.sessions {
-        let mut session = target.connect(at).await?;
-        if !mix.needs_keys() {
-            session.make_parents(&format!("{folder}/s{at}")).await?;
+    let mut sessions = target.connect_all(plan.sessions, folder).await?;
+    let own_folder = |at: usize| format!("{folder}/s{at}");
+    if !mix.needs_keys() {
+        for (at, session) in sessions.iter_mut().enumerate() {
+            session.create(&own_folder(at)).await?;
         }
-        sessions.push(session);
     }
+    let keys = keys(folder, plan.keys);
     let window = Window::of(plan);
     let mut tasks = JoinSet::new();
     for (at, session) in sessions.into_iter().enumerate() {
-        let slots = if plan.pace.is_some() { LATE_MAX } else { plan.in_flight };
-        let operations = Operations::new(mix, folder, at, plan.keys, plan.value_size, slots);
+        let (in_flight, pace) = (plan.in_flight, plan.pace);
+        let slots = if pace.is_some() { LATE_MAX } else { in_flight };
+        let operations = Operations::new(mix, at, own_folder(at), keys.clone(), plan.value_size, slots);
         let looping = Loop { session, operations, live: live.clone(), window, measured: Measured::new() };
-        let plan = *plan;
+        let offset = at as f64 / plan.sessions as f64;
         tasks.spawn(async move {
-            match plan.pace {
-                None => looping.closed(plan.in_flight).await,
-                Some(pace) => looping.open(pace, pace.mul_f64(at as f64 / plan.sessions as f64)).await,
+            match pace {
+                None => looping.closed(in_flight).await,
+                Some(pace) => looping.open(pace, pace.mul_f64(offset)).await,
             }
         });
     }
-    gather(tasks).await
+    gather(tasks, plan, window).await
 }
 
 struct Loop {
@@ -67,7 +68,6 @@ impl Loop {
         let mut pending = in_flight;
         let mut done = Vec::new();
         while pending > 0 {
-            self.session.flush().await?;
             self.session.next(&mut done).await?;
             let now = Instant::now();
             for answer in done.drain(..) {
@@ -98,7 +98,6 @@ impl Loop {
                 self.start(slot, due);
                 due += pace;
             }
-            self.session.flush().await?;
             let wait = due < self.window.to && !free.is_empty();
             tokio::select! {
                 biased;

@@ -1,9 +1,13 @@
 //! A node that every session watches. A latency is that of one notification, from the moment the change was sent.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
+use quorate::{TreeEvent, WatchStream};
 use tokio::{
     sync::{Barrier, mpsc},
     task::JoinSet,
@@ -18,20 +22,19 @@ use super::{
 };
 use crate::cli::exit::{Exit, Failure};
 
-const ROUNDS: usize = 10;
-/// Sessions that connect at the same time.
-const CONNECTING: usize = 64;
+/// Between the last watch that was set and the change.
+const QUIET: Duration = Duration::from_millis(100);
 
 pub(super) async fn run(
     target: &Arc<Target>,
     plan: &Plan,
+    rounds: usize,
     setter: &mut Session,
     folder: &str,
 ) -> Result<Measured, Failure> {
     let path = format!("{folder}/watched");
-    setter.call(Op::Create { path: path.clone(), data: Bytes::new(), ephemeral: false, sequential: false }).await?;
-    let connecting = (0..plan.sessions).map(|at| target.connect(at));
-    let sessions: Vec<_> = futures_util::stream::iter(connecting).buffer_unordered(CONNECTING).collect().await;
+    setter.create(&path).await?;
+    let sessions = target.connect_all(plan.sessions, &path).await?;
 
     // All watch, the change is sent, all are told: each round begins when the one before has ended everywhere.
     let armed = Arc::new(Barrier::new(plan.sessions + 1));
@@ -39,10 +42,10 @@ pub(super) async fn run(
     let (told, mut tellings) = mpsc::channel(plan.sessions);
     let mut tasks = JoinSet::new();
     for session in sessions {
-        let (mut watcher, path) = (Watcher::new(session?, &path), path.clone());
+        let (mut watcher, path) = (Watcher::new(session, &path), path.clone());
         let (armed, told) = (armed.clone(), told.clone());
         tasks.spawn(async move {
-            for _ in 0..ROUNDS {
+            for _ in 0..rounds {
                 watcher.arm(&path).await?;
                 armed.wait().await;
                 watcher.told().await?;
@@ -55,13 +58,15 @@ pub(super) async fn run(
         });
     }
     let mut measured = Measured::new();
-    for round in 0..ROUNDS {
+    let watched = plan.servers.watch()?;
+    for round in 0..rounds {
         tokio::select! {
             _ = armed.wait() => {}
             Some(ended) = tasks.join_next() => return Err(early(ended)),
         }
+        tokio::time::sleep(QUIET).await;
         let since = Instant::now();
-        setter.call(Op::Set { path: path.clone(), data: Bytes::from(round.to_string()) }).await?;
+        setter.call(Op::Set { path: path.as_str().into(), data: Bytes::from(round.to_string()) }).await?;
         let mut last = since;
         for _ in 0..plan.sessions {
             let at = tokio::select! {
@@ -76,9 +81,10 @@ pub(super) async fn run(
             }
         }
         if round > 0 {
-            measured.took(last - since);
+            measured.round(last - since);
         }
     }
+    measured.used(watched.usage()?, None);
     while let Some(ended) = tasks.join_next().await {
         ended.map_err(|panicked| Failure::new(Exit::Refused, panicked))??;
     }
@@ -93,10 +99,10 @@ fn early(ended: Result<Result<(), Failure>, tokio::task::JoinError>) -> Failure 
     }
 }
 
-/// A session that watches a node. Over gRPC the SDK reads the node again with every notification, and watches on by
-/// that; over ZooKeeper's protocol the watch is set again for each round.
+/// A session that watches a node. Over gRPC the watch lasts, and what it tells is what was changed and not how, so that
+/// nothing has to be read again; over ZooKeeper's protocol it is set again for each round.
 enum Watcher {
-    Grpc { session: GrpcSession, states: Box<quorate::WatchStream<quorate::DataEvent>>, armed: bool },
+    Grpc { session: GrpcSession, events: Box<WatchStream<TreeEvent>>, armed: bool },
     Zookeeper(Box<ZookeeperSession>),
 }
 
@@ -104,8 +110,8 @@ impl Watcher {
     fn new(session: Session, path: &str) -> Self {
         match session {
             Session::Grpc(session) => {
-                let states = Box::new(session.client.watch(path).data());
-                Self::Grpc { session, states, armed: false }
+                let events = Box::new(session.client.watch(path).recursive());
+                Self::Grpc { session, events, armed: false }
             }
             Session::Zookeeper(session) => Self::Zookeeper(session),
         }
@@ -114,9 +120,9 @@ impl Watcher {
     async fn arm(&mut self, path: &str) -> Result<(), Failure> {
         match self {
             Self::Grpc { armed: true, .. } => Ok(()),
-            Self::Grpc { states, armed, .. } => {
+            Self::Grpc { events, armed, .. } => {
                 *armed = true;
-                next(states).await
+                next(events, |event| matches!(event, TreeEvent::Resync)).await
             }
             Self::Zookeeper(session) => session.watch(path).await.map(drop).map_err(broken),
         }
@@ -125,15 +131,15 @@ impl Watcher {
     /// Waits for the notification.
     async fn told(&mut self) -> Result<(), Failure> {
         match self {
-            Self::Grpc { states, .. } => next(states).await,
+            Self::Grpc { events, .. } => next(events, |event| matches!(event, TreeEvent::Changed(_))).await,
             Self::Zookeeper(session) => session.event().await.map_err(broken),
         }
     }
 
     async fn close(self) {
         match self {
-            Self::Grpc { session, states, .. } => {
-                drop(states);
+            Self::Grpc { session, events, .. } => {
+                drop(events);
                 session.close().await;
             }
             Self::Zookeeper(session) => session.close().await,
@@ -141,9 +147,12 @@ impl Watcher {
     }
 }
 
-async fn next(states: &mut quorate::WatchStream<quorate::DataEvent>) -> Result<(), Failure> {
-    match states.next().await {
-        Some(state) => Ok(state.map(drop)?),
+/// Waits for the next event, which is of the kind that is due.
+async fn next(events: &mut WatchStream<TreeEvent>, is_due: impl Fn(&TreeEvent) -> bool) -> Result<(), Failure> {
+    match events.next().await {
+        Some(Ok(event)) if is_due(&event) => Ok(()),
+        Some(Ok(event)) => Err(broken(format_args!("{event:?} was told"))),
+        Some(Err(error)) => Err(error.into()),
         None => Err(broken("the watch ended")),
     }
 }

@@ -61,15 +61,13 @@ pub(super) async fn run(
     folder: &str,
     live: &Arc<Live>,
 ) -> Result<Measured, Failure> {
-    let mut sessions = Vec::new();
-    for at in 0..plan.sessions {
-        sessions.push(target.connect(at).await?);
-    }
+    let sessions = target.connect_all(plan.sessions, folder).await?;
+    let window = Window::of(plan);
     let scene = Arc::new(Scene {
         begun: Instant::now(),
         released: AtomicU64::new(0),
         held: AtomicBool::new(false),
-        window: Window::of(plan),
+        window,
         live: live.clone(),
     });
     let mut tasks = JoinSet::new();
@@ -101,7 +99,7 @@ pub(super) async fn run(
             Ok(measured)
         });
     }
-    gather(tasks).await
+    gather(tasks, plan, window).await
 }
 
 /// The usual recipe: stand in line and wait for the one in front.
@@ -109,7 +107,7 @@ async fn acquire(session: &mut ZookeeperSession, folder: &str) -> std::io::Resul
     let mine = session.create_in_line(&format!("{folder}/lock-")).await?;
     let name = &mine[folder.len() + 1..];
     loop {
-        let mut line = session.children(folder, false).await?;
+        let mut line = session.children(folder).await?;
         line.sort_unstable();
         match line.iter().position(|other| other == name) {
             Some(0) => return Ok(mine),

@@ -8,7 +8,7 @@ use std::{
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use super::Plan;
+use super::{Plan, usage::Usage};
 
 /// What happens, for those who look on.
 #[derive(Debug, Default)]
@@ -35,6 +35,7 @@ impl Window {
 #[derive(Clone, Debug)]
 pub(super) struct Measured {
     name: &'static str,
+    folder: String,
     sessions: usize,
     in_flight: usize,
     seconds: f64,
@@ -42,13 +43,30 @@ pub(super) struct Measured {
     pub(super) errors: u64,
     /// The first of them.
     first_error: Option<String>,
+    /// Of a workload in rounds, how long each took.
+    rounds: Vec<Duration>,
+    usage: Option<Usage>,
+    /// Resident memory of each member before the workload, where it is about memory.
+    empty_memory_bytes: Option<Vec<u64>>,
 }
 
 impl Measured {
     pub(super) fn new() -> Self {
         // A microsecond to two minutes, three digits: about 200 KiB each.
         let latencies = Histogram::new_with_bounds(1, 120_000_000, 3).expect("these bounds are valid");
-        Self { name: "", sessions: 0, in_flight: 0, seconds: 0.0, latencies, errors: 0, first_error: None }
+        Self {
+            name: "",
+            folder: String::new(),
+            sessions: 0,
+            in_flight: 0,
+            seconds: 0.0,
+            latencies,
+            errors: 0,
+            first_error: None,
+            rounds: Vec::new(),
+            usage: None,
+            empty_memory_bytes: None,
+        }
     }
 
     /// An operation that was due, or begun, at `since` is answered.
@@ -59,12 +77,29 @@ impl Measured {
     }
 
     pub(super) fn latency(&mut self, latency: Duration) {
-        self.latencies.saturating_record(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX).max(1));
+        self.latencies(latency, 1);
+    }
+
+    /// So many had this one.
+    pub(super) fn latencies(&mut self, latency: Duration, count: u64) {
+        let microseconds = u64::try_from(latency.as_nanos().div_ceil(1000)).unwrap_or(u64::MAX);
+        self.latencies.saturating_record_n(microseconds.max(1), count);
     }
 
     /// It took this long in all, unlike what was planned.
     pub(super) fn took(&mut self, duration: Duration) {
         self.seconds += duration.as_secs_f64();
+    }
+
+    /// One of several rounds has ended.
+    pub(super) fn round(&mut self, duration: Duration) {
+        self.rounds.push(duration);
+        self.took(duration);
+    }
+
+    pub(super) fn used(&mut self, usage: Usage, empty_memory_bytes: Option<Vec<u64>>) {
+        self.usage = Some(usage);
+        self.empty_memory_bytes = empty_memory_bytes;
     }
 
     pub(super) fn failed(&mut self, error: impl ToString) {
@@ -80,8 +115,9 @@ impl Measured {
         }
     }
 
-    pub(super) fn named(mut self, name: &'static str, plan: &Plan) -> Self {
+    pub(super) fn named(mut self, name: &'static str, folder: String, plan: &Plan) -> Self {
         self.name = name;
+        self.folder = folder;
         self.sessions = plan.sessions;
         self.in_flight = plan.in_flight;
         if self.seconds == 0.0 {
@@ -106,7 +142,27 @@ impl Measured {
         self.latencies.max() as f64 / 1000.0
     }
 
-    pub(super) fn row(&self) -> [String; 9] {
+    /// CPU of all members for an operation, microseconds.
+    fn server_us_per_op(&self) -> Option<f64> {
+        let usage = self.usage.as_ref().filter(|usage| !usage.server_memory_bytes.is_empty())?;
+        Some(usage.server_cores * 1e6 / self.ops_per_second()).filter(|us| us.is_finite())
+    }
+
+    /// The middle one of the rounds.
+    fn round_ms(&self) -> Option<f64> {
+        let mut rounds = self.rounds.clone();
+        rounds.sort_unstable();
+        rounds.get(rounds.len() / 2).map(|round| round.as_secs_f64() * 1000.0)
+    }
+
+    /// Of the largest member.
+    fn server_mib(&self) -> Option<f64> {
+        let bytes = self.usage.as_ref()?.server_memory_bytes.iter().max()?;
+        Some(*bytes as f64 / f64::from(1 << 20))
+    }
+
+    pub(super) fn row(&self) -> [String; 11] {
+        let some = |figure: Option<f64>| figure.map_or_else(|| "-".into(), |figure| format!("{figure:.1}"));
         let errors = match &self.first_error {
             Some(first) => format!("{} ({first})", self.errors),
             None => self.errors.to_string(),
@@ -120,6 +176,8 @@ impl Measured {
             format!("{:.2}", self.quantile_ms(0.99)),
             format!("{:.2}", self.quantile_ms(0.999)),
             format!("{:.2}", self.max_ms()),
+            some(self.server_us_per_op()),
+            some(self.server_mib()),
             errors,
         ]
     }
@@ -129,8 +187,9 @@ impl Serialize for Measured {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         use serde::ser::SerializeStruct as _;
 
-        let mut fields = serializer.serialize_struct("Measured", 11)?;
+        let mut fields = serializer.serialize_struct("Measured", 16)?;
         fields.serialize_field("workload", self.name)?;
+        fields.serialize_field("folder", &self.folder)?;
         fields.serialize_field("sessions", &self.sessions)?;
         fields.serialize_field("in_flight", &self.in_flight)?;
         fields.serialize_field("seconds", &self.seconds)?;
@@ -139,6 +198,10 @@ impl Serialize for Measured {
             fields.serialize_field(name, &self.quantile_ms(quantile))?;
         }
         fields.serialize_field("max_ms", &self.max_ms())?;
+        fields.serialize_field("round_ms", &self.round_ms())?;
+        fields.serialize_field("server_us_per_op", &self.server_us_per_op())?;
+        fields.serialize_field("empty_memory_bytes", &self.empty_memory_bytes)?;
+        fields.serialize_field("usage", &self.usage)?;
         fields.serialize_field("errors", &self.errors)?;
         fields.serialize_field("first_error", &self.first_error)?;
         fields.end()

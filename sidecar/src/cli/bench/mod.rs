@@ -12,7 +12,7 @@ use std::{
 };
 
 use clap::Args;
-use tokio::task::JoinSet;
+use tokio::{runtime, task::JoinSet};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
@@ -20,27 +20,33 @@ use super::{
     exit::{Exit, Failure},
     output::{self, Format},
 };
+use crate::net::raise_open_files;
 
 mod assertion;
 mod churn;
 mod drive;
 mod fan_out;
 mod grpc;
+mod idle;
 mod lock;
 mod measure;
+mod memory;
 mod target;
+mod usage;
 mod workload;
 mod zookeeper;
 
 use assertion::Assertion;
-use measure::{Live, Measured};
+use measure::{Live, Measured, Window};
 use target::Target;
+use usage::Servers;
 use workload::{Kind, Workload};
 
 /// Load an ensemble and measure its answers
 ///
 /// Workloads: set-lat, set, create, get-lat, get, lget-lat, lget, mixed, mixed-d1, eph, lock1, lock8, lock64, churn,
-/// watch1000, watch5000; without any, all of them. The nodes of a run are below /bench and deleted at its end.
+/// watch1000, watch5000; without any, all of these. Heavy ones: memory loads a million nodes, idle keeps ten thousand
+/// sessions. The nodes of a run are below /bench and deleted at its end.
 #[derive(Args, Debug)]
 pub(super) struct Bench {
     /// What to do
@@ -63,9 +69,9 @@ pub(super) struct Bench {
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     value_size: Option<u32>,
 
-    /// Nodes that are read and set
-    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
-    keys: u32,
+    /// Nodes that are read and set, or loaded [default: the workload's]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
+    keys: Option<u32>,
 
     /// Operations per second of all sessions together, due at fixed times [default: as many as are answered]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -79,6 +85,18 @@ pub(super) struct Bench {
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration)]
     warm_up: Duration,
 
+    /// Members on this machine by their process ids: their CPU and memory are measured too
+    #[arg(long, value_name = "PID,...", value_delimiter = ',')]
+    server_pids: Vec<u32>,
+
+    /// Threads of the generator; it shares the machine with what it loads
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    threads: u16,
+
+    /// Leave the nodes of the run behind
+    #[arg(long)]
+    keep: bool,
+
     /// What must hold of every workload, like 'p99<20ms,errors=0,ops>1000'; otherwise the command ends with 1
     #[arg(long, value_name = "CONDITIONS", value_delimiter = ',')]
     assert: Vec<Assertion>,
@@ -88,7 +106,7 @@ pub(super) struct Bench {
 }
 
 /// How a workload is run.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Plan {
     sessions: usize,
     in_flight: usize,
@@ -98,16 +116,35 @@ struct Plan {
     pace: Option<Duration>,
     warm_up: Duration,
     duration: Duration,
+    servers: Servers,
 }
+
+/// Transactions that make the nodes to read and set, at a time.
+const FILLING: usize = 8;
 
 impl Bench {
     pub(super) fn format(&self) -> Format {
         self.ensemble.output
     }
 
+    pub(super) fn runtime(&self) -> runtime::Builder {
+        if self.threads == 1 {
+            return runtime::Builder::new_current_thread();
+        }
+        let mut builder = runtime::Builder::new_multi_thread();
+        builder.worker_threads(self.threads.into());
+        builder
+    }
+
     pub(super) async fn run(self) -> Result<ExitCode, Failure> {
+        raise_open_files();
+        // Better now than when everything has been measured.
+        Servers::new(&self.server_pids).memory()?;
         let target = Arc::new(self.target().await?);
-        let workloads = if self.workloads.is_empty() { workload::ALL.to_vec() } else { self.workloads.clone() };
+        let mut workloads = self.workloads.clone();
+        if workloads.is_empty() {
+            workloads.extend(workload::ALL.iter().filter(|workload| workload.is_light()));
+        }
         let base = format!("/bench/{:016x}", rand::random::<u64>());
         let mut results = Vec::new();
         let mut failed = None;
@@ -121,9 +158,11 @@ impl Bench {
                 }
             }
         }
-        let mut cleaner = target.connect(0).await?;
-        cleaner.delete_tree(&base).await?;
-        cleaner.close().await;
+        if !self.keep {
+            let mut cleaner = target.connect(0).await?;
+            cleaner.delete_tree(&base).await?;
+            cleaner.close().await;
+        }
         self.print(&results)?;
         if let Some(failure) = failed {
             return Err(failure);
@@ -146,10 +185,11 @@ impl Bench {
             sessions,
             in_flight: self.in_flight.map_or(workload.in_flight, |in_flight| in_flight as usize),
             value_size: self.value_size.map_or(workload.value_size, |bytes| bytes as usize),
-            keys: self.keys as usize,
+            keys: self.keys.map_or(workload.keys, |keys| keys as usize),
             pace: self.rate.map(|rate| Duration::from_secs_f64(sessions as f64 / f64::from(rate))),
             warm_up: self.warm_up,
             duration: self.duration,
+            servers: Servers::new(&self.server_pids),
         }
     }
 
@@ -163,10 +203,12 @@ impl Bench {
         let measured = match workload.kind {
             Kind::Lock => lock::run(target, &plan, folder, &live).await,
             Kind::Churn => churn::run(target, &plan, &live).await,
-            Kind::FanOut => fan_out::run(target, &plan, &mut setter, folder).await,
+            Kind::FanOut { rounds } => fan_out::run(target, &plan, rounds, &mut setter, folder).await,
+            Kind::Memory => memory::run(&mut setter, &plan, folder, &live).await,
+            Kind::Idle => idle::run(target, &plan, &live).await,
             Kind::Loop(mix) => {
                 if mix.needs_keys() {
-                    setter.fill(folder, plan.keys, plan.value_size).await?;
+                    setter.fill(folder, plan.keys, plan.value_size, FILLING, |_, _| {}).await?;
                 }
                 drive::run(target, &plan, mix, folder, &live).await
             }
@@ -176,7 +218,7 @@ impl Bench {
         if std::io::stderr().is_terminal() {
             eprint!("\r\x1b[K");
         }
-        Ok(measured?.named(workload.name, &plan))
+        Ok(measured?.named(workload.name, folder.into(), &plan))
     }
 
     /// On a terminal, what happens while it happens.
@@ -204,8 +246,21 @@ impl Bench {
             return Ok(());
         }
         let rows = results.iter().map(Measured::row).collect();
-        let head = ["WORKLOAD", "SESSIONS", "IN FLIGHT", "OPS/S", "P50 MS", "P99 MS", "P99.9 MS", "MAX MS", "ERRORS"];
-        output::line(&output::table(head, [false, true, true, true, true, true, true, true, true], rows))?;
+        let head = [
+            "WORKLOAD",
+            "SESSIONS",
+            "IN FLIGHT",
+            "OPS/S",
+            "P50 MS",
+            "P99 MS",
+            "P99.9 MS",
+            "MAX MS",
+            "SERVER US/OP",
+            "SERVER MIB",
+            "ERRORS",
+        ];
+        let right = [false, true, true, true, true, true, true, true, true, true, true];
+        output::line(&output::table(head, right, rows))?;
         Ok(())
     }
 
@@ -222,10 +277,16 @@ impl Bench {
 }
 
 /// Waits for the tasks of all sessions and puts what they measured together.
-async fn gather(mut tasks: JoinSet<Result<Measured, Failure>>) -> Result<Measured, Failure> {
+async fn gather(
+    mut tasks: JoinSet<Result<Measured, Failure>>,
+    plan: &Plan,
+    window: Window,
+) -> Result<Measured, Failure> {
+    let usage = plan.servers.during(window);
     let mut all = Measured::new();
     while let Some(done) = tasks.join_next().await {
         all.add(&done.map_err(|panicked| Failure::new(Exit::Refused, panicked))??);
     }
+    all.used(usage.await.map_err(|panicked| Failure::new(Exit::Refused, panicked))??, None);
     Ok(all)
 }

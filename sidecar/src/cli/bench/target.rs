@@ -1,11 +1,24 @@
 //! A session with whatever is loaded, and the operations the workloads are made of.
 
-use std::time::Instant;
+use std::{
+    ops::Range,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
+use futures_util::{StreamExt as _, TryStreamExt as _};
 
-use super::{grpc::GrpcSession, workload::key, zookeeper::ZookeeperSession};
+use super::{grpc::GrpcSession, zookeeper::ZookeeperSession};
 use crate::cli::exit::{Exit, Failure};
+
+const SESSION_TIMEOUT: Duration = Duration::from_secs(30);
+/// Sessions that are being opened at the same time.
+pub(super) const CONNECTING_MAX: usize = 64;
+/// Nodes that are made in one transaction.
+const TOGETHER: usize = 100;
+/// Nodes that are being deleted at the same time.
+const DELETING_MAX: usize = 256;
 
 /// What is loaded.
 #[derive(Clone, Debug)]
@@ -18,10 +31,31 @@ pub(super) enum Target {
 /// One operation.
 #[derive(Clone, Debug)]
 pub(super) enum Op {
-    Create { path: String, data: Bytes, ephemeral: bool, sequential: bool },
-    Set { path: String, data: Bytes },
-    Get { path: String, linearizable: bool },
-    Delete { path: String },
+    Create {
+        path: String,
+        data: Bytes,
+        ephemeral: bool,
+        sequential: bool,
+    },
+    /// The nodes of these numbers, all or none.
+    CreateAll {
+        folder: Arc<str>,
+        keys: Range<usize>,
+        data: Bytes,
+    },
+    Set {
+        path: Arc<str>,
+        data: Bytes,
+    },
+    Get {
+        path: Arc<str>,
+        linearizable: bool,
+        /// So many are expected.
+        bytes: usize,
+    },
+    Delete {
+        path: String,
+    },
 }
 
 /// An operation that was answered.
@@ -45,11 +79,17 @@ pub(super) fn broken(error: impl std::fmt::Display) -> Failure {
 
 impl Target {
     pub(super) async fn connect(&self, session: usize) -> Result<Session, Failure> {
+        self.connect_for(session, SESSION_TIMEOUT).await
+    }
+
+    pub(super) async fn connect_for(&self, session: usize, session_timeout: Duration) -> Result<Session, Failure> {
         Ok(match self {
-            Self::Grpc(endpoints) => Session::Grpc(GrpcSession::open(&endpoints[session % endpoints.len()]).await?),
+            Self::Grpc(endpoints) => {
+                Session::Grpc(GrpcSession::open(&endpoints[session % endpoints.len()], session_timeout).await?)
+            }
             Self::Zookeeper(servers) => {
                 let server = &servers[session % servers.len()];
-                let session = ZookeeperSession::open(server).await;
+                let session = ZookeeperSession::open(server, session_timeout).await;
                 let failure = |error| {
                     Failure::new(Exit::Unreachable, format_args!("no session with {server}: {error}"))
                         .next("is a ZooKeeper server or the ZooKeeper door of a member there?")
@@ -57,6 +97,16 @@ impl Target {
                 Session::Zookeeper(Box::new(session.map_err(failure)?))
             }
         })
+    }
+
+    /// So many sessions, spread over all members, each of which has seen what is there.
+    pub(super) async fn connect_all(&self, sessions: usize, folder: &str) -> Result<Vec<Session>, Failure> {
+        let opening = (0..sessions).map(|at| async move {
+            let mut session = self.connect(at).await?;
+            session.catch_up(folder).await?;
+            Ok(session)
+        });
+        futures_util::stream::iter(opening).buffered(CONNECTING_MAX).try_collect().await
     }
 }
 
@@ -69,15 +119,7 @@ impl Session {
         }
     }
 
-    /// Sends what was begun.
-    pub(super) async fn flush(&mut self) -> Result<(), Failure> {
-        match self {
-            Self::Grpc(_) => Ok(()),
-            Self::Zookeeper(session) => session.flush().await.map_err(broken),
-        }
-    }
-
-    /// Waits for at least one answer, if any is due.
+    /// Sends what was begun and waits for at least one answer, if any is due.
     ///
     /// Cancel safe.
     pub(super) async fn next(&mut self, done: &mut Vec<Done>) -> Result<(), Failure> {
@@ -93,7 +135,6 @@ impl Session {
     /// Does one thing.
     pub(super) async fn call(&mut self, op: Op) -> Result<(), Failure> {
         self.start(op, 0, Instant::now());
-        self.flush().await?;
         let mut done = Vec::new();
         while done.is_empty() {
             self.next(&mut done).await?;
@@ -104,35 +145,52 @@ impl Session {
         }
     }
 
+    /// Makes a node without data.
+    pub(super) async fn create(&mut self, path: &str) -> Result<(), Failure> {
+        self.call(Op::Create { path: path.into(), data: Bytes::new(), ephemeral: false, sequential: false }).await
+    }
+
     pub(super) async fn make_parents(&mut self, path: &str) -> Result<(), Failure> {
         let ends = path.match_indices('/').map(|(at, _)| at).skip(1).chain([path.len()]);
         for end in ends {
-            let path = path[..end].to_owned();
-            let create = Op::Create { path, data: Bytes::new(), ephemeral: false, sequential: false };
             // It may be there already; what else is wrong shows in what comes next.
-            let _ = self.call(create).await;
+            let _ = self.create(&path[..end]).await;
         }
         Ok(())
     }
 
-    /// Makes the nodes that are read and set.
-    pub(super) async fn fill(&mut self, folder: &str, keys: usize, value_size: usize) -> Result<(), Failure> {
-        const TOGETHER: usize = 64;
+    /// Sees everything that was done before this was called.
+    async fn catch_up(&mut self, folder: &str) -> Result<(), Failure> {
+        self.call(Op::Get { path: folder.into(), linearizable: true, bytes: 0 }).await
+    }
+
+    /// Makes nodes, many in a transaction and some transactions at a time. Tells how many were made, in which time.
+    pub(super) async fn fill(
+        &mut self,
+        folder: &str,
+        keys: usize,
+        value_size: usize,
+        in_flight: usize,
+        mut made: impl FnMut(usize, Duration),
+    ) -> Result<(), Failure> {
+        let folder: Arc<str> = folder.into();
         let data = Bytes::from(vec![b'x'; value_size]);
+        let (mut next, mut under_way) = (0, 0);
         let mut done = Vec::new();
-        for first in (0..keys).step_by(TOGETHER) {
-            let last = (first + TOGETHER).min(keys);
-            for at in first..last {
-                let op = Op::Create { path: key(folder, at), data: data.clone(), ephemeral: false, sequential: false };
-                self.start(op, 0, Instant::now());
+        while next < keys || under_way > 0 {
+            while next < keys && under_way < in_flight {
+                let some = next..(next + TOGETHER).min(keys);
+                next = some.end;
+                under_way += 1;
+                let op = Op::CreateAll { folder: folder.clone(), keys: some.clone(), data: data.clone() };
+                self.start(op, some.len(), Instant::now());
             }
-            self.flush().await?;
-            done.clear();
-            while done.len() < last - first {
-                self.next(&mut done).await?;
-            }
-            if let Some(error) = done.iter().find_map(|done| done.outcome.as_ref().err()) {
-                return Err(Failure::new(Exit::Refused, format_args!("the nodes to read cannot be made: {error}")));
+            self.next(&mut done).await?;
+            under_way -= done.len();
+            for Done { slot: nodes, since, outcome } in done.drain(..) {
+                let refused = |error| Failure::new(Exit::Refused, format_args!("the nodes cannot be made: {error}"));
+                outcome.map_err(refused)?;
+                made(nodes, since.elapsed());
             }
         }
         Ok(())
@@ -141,31 +199,47 @@ impl Session {
     /// Deletes everything below a node, and the node.
     pub(super) async fn delete_tree(&mut self, path: &str) -> Result<(), Failure> {
         let mut open = vec![path.to_owned()];
-        let mut found = Vec::new();
         while let Some(path) = open.pop() {
-            open.extend(self.children(&path).await?.into_iter().map(|name| format!("{path}/{name}")));
-            found.push(path);
-        }
-        let mut done = Vec::new();
-        // What was found later lies deeper; a level is deleted before the one above it.
-        found.sort_by_key(|path| std::cmp::Reverse(path.matches('/').count()));
-        for some in found.chunks(256) {
-            for path in some {
-                self.start(Op::Delete { path: path.clone() }, 0, Instant::now());
+            let names = self.children(&path).await?;
+            if names.is_empty() {
+                self.call(Op::Delete { path }).await?;
+                continue;
             }
-            self.flush().await?;
-            done.clear();
-            while done.len() < some.len() {
-                self.next(&mut done).await?;
+            let below: Vec<_> = names.into_iter().map(|name| format!("{path}/{name}")).collect();
+            open.push(path);
+            // Most have no children, and are deleted unseen; those that are left have, or cannot be deleted.
+            for some in below.chunks(DELETING_MAX) {
+                let left = self.delete_all(some).await?;
+                open.extend(left.into_iter().map(|at| some[at].clone()));
             }
         }
         Ok(())
     }
 
+    /// Which of them could not be deleted.
+    async fn delete_all(&mut self, paths: &[String]) -> Result<Vec<usize>, Failure> {
+        for (at, path) in paths.iter().enumerate() {
+            self.start(Op::Delete { path: path.clone() }, at, Instant::now());
+        }
+        let mut done = Vec::new();
+        while done.len() < paths.len() {
+            self.next(&mut done).await?;
+        }
+        Ok(done.into_iter().filter(|done| done.outcome.is_err()).map(|done| done.slot).collect())
+    }
+
+    /// Shows that the session lives.
+    pub(super) async fn keep_alive(&mut self) -> Result<(), Failure> {
+        match self {
+            Self::Grpc(session) => session.is_kept(),
+            Self::Zookeeper(session) => session.ping().await.map_err(broken),
+        }
+    }
+
     async fn children(&mut self, path: &str) -> Result<Vec<String>, Failure> {
         match self {
             Self::Grpc(session) => session.children(path).await,
-            Self::Zookeeper(session) => session.children(path, false).await.map_err(broken),
+            Self::Zookeeper(session) => session.children(path).await.map_err(broken),
         }
     }
 

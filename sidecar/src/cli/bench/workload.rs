@@ -1,5 +1,7 @@
 //! The workloads by name.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::target::Op;
@@ -12,6 +14,8 @@ pub(super) struct Workload {
     pub(super) sessions: usize,
     pub(super) in_flight: usize,
     pub(super) value_size: usize,
+    /// Nodes that are read and set, or loaded.
+    pub(super) keys: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -22,8 +26,12 @@ pub(super) enum Kind {
     Lock,
     /// Opening and closing sessions.
     Churn,
-    /// A node that everybody watches.
-    FanOut,
+    /// A node that everybody watches, and is changed so often.
+    FanOut { rounds: usize },
+    /// Loading nodes.
+    Memory,
+    /// Keeping sessions.
+    Idle,
 }
 
 /// Which operations.
@@ -39,15 +47,17 @@ pub(super) enum Mix {
     Ephemeral,
 }
 
+const KEYS: usize = 1000;
+
 const fn looping(name: &'static str, mix: Mix, sessions: usize, in_flight: usize, value_size: usize) -> Workload {
-    Workload { name, kind: Kind::Loop(mix), sessions, in_flight, value_size }
+    Workload { name, kind: Kind::Loop(mix), sessions, in_flight, value_size, keys: KEYS }
 }
 
 const fn of_kind(name: &'static str, kind: Kind, sessions: usize) -> Workload {
-    Workload { name, kind, sessions, in_flight: 1, value_size: 0 }
+    Workload { name, kind, sessions, in_flight: 1, value_size: 0, keys: KEYS }
 }
 
-pub(super) const ALL: [Workload; 16] = [
+pub(super) const ALL: [Workload; 18] = [
     looping("set-lat", Mix::Set, 1, 1, 256),
     looping("set", Mix::Set, 32, 16, 256),
     looping("create", Mix::Create, 32, 16, 256),
@@ -57,14 +67,23 @@ pub(super) const ALL: [Workload; 16] = [
     looping("lget", Mix::LinearizableGet, 32, 16, 1024),
     looping("mixed", Mix::Mixed, 32, 16, 1024),
     looping("mixed-d1", Mix::Mixed, 64, 1, 1024),
-    looping("eph", Mix::Ephemeral, 32, 4, 0),
+    looping("eph", Mix::Ephemeral, 32, 4, 256),
     of_kind("lock1", Kind::Lock, 1),
     of_kind("lock8", Kind::Lock, 8),
     of_kind("lock64", Kind::Lock, 64),
     of_kind("churn", Kind::Churn, 16),
-    of_kind("watch1000", Kind::FanOut, 1000),
-    of_kind("watch5000", Kind::FanOut, 5000),
+    of_kind("watch1000", Kind::FanOut { rounds: 9 }, 1000),
+    of_kind("watch5000", Kind::FanOut { rounds: 5 }, 5000),
+    Workload { name: "memory", kind: Kind::Memory, sessions: 1, in_flight: 8, value_size: 100, keys: 1_000_000 },
+    of_kind("idle", Kind::Idle, 10_000),
 ];
+
+impl Workload {
+    /// Whether it is run where none is named: it is over soon and takes little of the machine.
+    pub(super) fn is_light(&self) -> bool {
+        !matches!(self.kind, Kind::Memory | Kind::Idle)
+    }
+}
 
 /// A workload of this name.
 pub(super) fn parse(name: &str) -> Result<Workload, String> {
@@ -86,12 +105,17 @@ pub(super) fn key(folder: &str, at: usize) -> String {
     format!("{folder}/k{at:07}")
 }
 
+/// All of them.
+pub(super) fn keys(folder: &str, count: usize) -> Arc<[Arc<str>]> {
+    (0..count).map(|at| key(folder, at).into()).collect()
+}
+
 /// The operations of one session.
 pub(super) struct Operations {
     mix: Mix,
-    folder: String,
-    session: usize,
-    keys: usize,
+    /// Above the nodes that only this session makes.
+    own_folder: String,
+    keys: Arc<[Arc<str>]>,
     data: Bytes,
     random: u64,
     /// Of each slot in flight, how many it has done.
@@ -99,38 +123,60 @@ pub(super) struct Operations {
 }
 
 impl Operations {
-    pub(super) fn new(mix: Mix, folder: &str, session: usize, keys: usize, value_size: usize, slots: usize) -> Self {
+    pub(super) fn new(
+        mix: Mix,
+        session: usize,
+        own_folder: String,
+        keys: Arc<[Arc<str>]>,
+        value_size: usize,
+        slots: usize,
+    ) -> Self {
         let seed = 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(session as u64 + 1);
         let data = Bytes::from(vec![b'x'; value_size]);
-        Self { mix, folder: folder.into(), session, keys, data, random: seed, done: vec![0; slots] }
+        Self { mix, own_folder, keys, data, random: seed, done: vec![0; slots] }
     }
 
-    fn roll(&mut self) -> u64 {
+    fn roll(&mut self) -> usize {
         self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        self.random >> 33
+        (self.random >> 33) as usize
+    }
+
+    fn key(&mut self) -> Arc<str> {
+        let at = self.roll() % self.keys.len();
+        self.keys[at].clone()
+    }
+
+    fn get(&mut self, linearizable: bool) -> Op {
+        Op::Get { path: self.key(), linearizable, bytes: self.data.len() }
+    }
+
+    fn set(&mut self) -> Op {
+        Op::Set { path: self.key(), data: self.data.clone() }
     }
 
     /// The next one of a slot, whose one before was answered.
     pub(super) fn next(&mut self, slot: usize) -> Op {
-        let at = self.roll() as usize % self.keys;
-        let path = key(&self.folder, at);
-        let writes = self.roll().is_multiple_of(11);
         match self.mix {
-            Mix::Set => Op::Set { path, data: self.data.clone() },
-            Mix::Get => Op::Get { path, linearizable: false },
-            Mix::LinearizableGet => Op::Get { path, linearizable: true },
-            Mix::Mixed if writes => Op::Set { path, data: self.data.clone() },
-            Mix::Mixed => Op::Get { path, linearizable: false },
+            Mix::Set => self.set(),
+            Mix::Get => self.get(false),
+            Mix::LinearizableGet => self.get(true),
+            Mix::Mixed => {
+                if self.roll().is_multiple_of(11) {
+                    self.set()
+                } else {
+                    self.get(false)
+                }
+            }
             Mix::Create => {
-                let path = format!("{}/s{}/n-", self.folder, self.session);
+                let path = format!("{}/n-", self.own_folder);
                 Op::Create { path, data: self.data.clone(), ephemeral: false, sequential: true }
             }
             Mix::Ephemeral => {
                 let turn = self.done[slot];
                 self.done[slot] += 1;
-                let path = format!("{}/s{}/e{slot}-{}", self.folder, self.session, turn / 2);
+                let path = format!("{}/e{slot}-{}", self.own_folder, turn / 2);
                 if turn.is_multiple_of(2) {
-                    Op::Create { path, data: Bytes::new(), ephemeral: true, sequential: false }
+                    Op::Create { path, data: self.data.clone(), ephemeral: true, sequential: false }
                 } else {
                     Op::Delete { path }
                 }

@@ -2,247 +2,230 @@
 //! the machine with what it loads.
 
 use std::{
-    collections::VecDeque,
     io,
     time::{Duration, Instant},
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use quorate_wire::{
-    Acl, ConnectRequest, ConnectResponse, Create, CreateKind, Decoder, Delete, ErrorCode, FRAME_BYTES_MAX, GetPath,
-    ReplyHeader, Request, Response, SetData, XID_EVENT, XID_PING, create_flags, frame, split_frame,
+    Acl, Create, CreateKind, Delete, ErrorCode, GetPath, MultiOp, OpResult, Request, Response, SetData, create_flags,
 };
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
-    time::timeout,
+use tokio::time::timeout;
+
+use super::{
+    target::{Done, Op},
+    workload::key,
 };
+use crate::cli::zookeeper::{Connection, Heard};
 
-use super::target::{Done, Op};
-
-const TIMEOUT_MS: i32 = 30_000;
 /// A server that says nothing for this long while an answer is due will not say anything any more.
 const WITHIN: Duration = Duration::from_secs(60);
-const READ_BYTES: usize = 32 * 1024;
-/// Answers of servers may be larger than what they take.
-const ANSWER_BYTES_MAX: usize = 16 * FRAME_BYTES_MAX;
+const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 
 pub(super) struct ZookeeperSession {
-    stream: TcpStream,
-    inbox: BytesMut,
-    outbox: BytesMut,
-    xid: i32,
-    /// Not yet answered, in order. A linearizable read is two requests, of which the second is the answer.
-    asked: VecDeque<(usize, Instant, Counts)>,
-    /// Paths of events that came.
-    events: VecDeque<String>,
+    connection: Connection<Note>,
+    /// Why the first half of a linearizable read was refused, until the second is answered.
+    refused: Option<ErrorCode>,
+    /// How many came that nobody has waited for.
+    events: usize,
+    pongs: usize,
     acl: Vec<Acl>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Counts {
-    No,
-    Yes,
-}
-
-fn garbled(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, error)
+/// What a request is.
+#[derive(Clone, Copy, Debug)]
+enum Note {
+    /// The first half of a linearizable read: the node's member catches up.
+    Sync,
+    Op {
+        slot: usize,
+        since: Instant,
+        /// How much data is expected, where some is.
+        bytes: Option<usize>,
+    },
+    /// The only one in flight.
+    Call,
 }
 
 impl ZookeeperSession {
-    pub(super) async fn open(server: &str) -> io::Result<Self> {
-        let mut stream = timeout(WITHIN, TcpStream::connect(server)).await??;
-        stream.set_nodelay(true)?;
-        let hello = ConnectRequest {
-            protocol_version: 0,
-            last_zxid_seen: 0,
-            timeout_ms: TIMEOUT_MS,
-            session_id: 0,
-            password: Bytes::from_static(&[0; 16]),
-            read_only: Some(false),
-        };
-        let mut outbox = BytesMut::new();
-        frame(&mut outbox, |out| hello.encode(out));
-        stream.write_all(&outbox).await?;
-        outbox.clear();
+    pub(super) async fn open(server: &str, session_timeout: Duration) -> io::Result<Self> {
+        let timeout_ms = i32::try_from(session_timeout.as_millis()).unwrap_or(i32::MAX);
+        let (connection, _granted) = timeout(WITHIN, Connection::open(server, timeout_ms, false)).await??;
         let acl = vec![Acl { permissions: 31, scheme: "world".into(), id: Some("anyone".into()) }];
-        let (asked, events) = (VecDeque::new(), VecDeque::new());
-        let mut session = Self { stream, inbox: BytesMut::new(), outbox, xid: 0, asked, events, acl };
-        let granted = ConnectResponse::decode(&session.frame().await?).map_err(garbled)?;
-        if granted.session_id == 0 {
-            return Err(io::Error::other("the server granted no session"));
-        }
-        Ok(session)
+        Ok(Self { connection, refused: None, events: 0, pongs: 0, acl })
     }
 
-    fn ask(&mut self, request: &Request<'_>) {
-        self.xid = self.xid.checked_add(1).unwrap_or(1);
-        let xid = if matches!(request, Request::Ping) { XID_PING } else { self.xid };
-        request.encode(xid, &mut self.outbox);
+    fn creation<'a>(&self, path: &'a str, data: Bytes, flags: i32) -> Create<'a> {
+        let acl = self.acl.clone();
+        Create { kind: CreateKind::Create, path: path.into(), data: Some(data), acl, flags, ttl_ms: 0 }
     }
 
+    /// Begins an operation; its answer comes from [`ZookeeperSession::next`].
     pub(super) fn start(&mut self, op: &Op, slot: usize, since: Instant) {
-        if let Op::Get { path, linearizable: true } = op {
-            self.ask(&Request::Sync { path: Some(path.into()) });
-            self.asked.push_back((slot, since, Counts::No));
-        }
+        let mut bytes = None;
         let request = match op {
-            Op::Create { path, data, ephemeral, sequential } => Request::Create(Create {
-                kind: CreateKind::Create,
-                path: path.into(),
-                data: Some(data.clone()),
-                acl: self.acl.clone(),
-                flags: match (ephemeral, sequential) {
+            Op::Create { path, data, ephemeral, sequential } => {
+                let flags = match (ephemeral, sequential) {
                     (false, false) => create_flags::PERSISTENT,
                     (true, false) => create_flags::EPHEMERAL,
                     (false, true) => create_flags::PERSISTENT_SEQUENTIAL,
                     (true, true) => create_flags::EPHEMERAL_SEQUENTIAL,
-                },
-                ttl_ms: 0,
-            }),
-            Op::Set { path, data } => {
-                Request::SetData(SetData { path: path.into(), data: Some(data.clone()), version: -1 })
+                };
+                Request::Create(self.creation(path, data.clone(), flags))
             }
-            Op::Get { path, .. } => Request::GetData(GetPath { path: path.into(), watch: false }),
+            Op::CreateAll { folder, keys, data } => {
+                let paths: Vec<_> = keys.clone().map(|at| key(folder, at)).collect();
+                let creations = paths.iter().map(|path| {
+                    let creation = self.creation(path, data.clone(), create_flags::PERSISTENT);
+                    MultiOp::Create(creation)
+                });
+                let request = Request::Multi(creations.collect());
+                return self.connection.ask(&request, Note::Op { slot, since, bytes });
+            }
+            Op::Set { path, data } => {
+                Request::SetData(SetData { path: (&**path).into(), data: Some(data.clone()), version: -1 })
+            }
+            Op::Get { path, linearizable, bytes: expected } => {
+                bytes = Some(*expected);
+                if *linearizable {
+                    self.connection.ask(&Request::Sync { path: Some((&**path).into()) }, Note::Sync);
+                }
+                Request::GetData(GetPath { path: (&**path).into(), watch: false })
+            }
             Op::Delete { path } => Request::Delete(Delete { path: path.into(), version: -1 }),
         };
-        self.ask(&request);
-        self.asked.push_back((slot, since, Counts::Yes));
+        self.connection.ask(&request, Note::Op { slot, since, bytes });
     }
 
-    pub(super) async fn flush(&mut self) -> io::Result<()> {
-        if !self.outbox.is_empty() {
-            self.stream.write_all(&self.outbox).await?;
-            self.outbox.clear();
-        }
-        Ok(())
-    }
-
-    async fn fill(&mut self) -> io::Result<()> {
-        self.inbox.reserve(READ_BYTES);
-        match timeout(WITHIN, self.stream.read_buf(&mut self.inbox)).await? {
-            Ok(0) => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed the connection")),
-            other => other.map(drop),
-        }
-    }
-
-    async fn frame(&mut self) -> io::Result<Bytes> {
-        loop {
-            if let Some(frame) = split_frame(&mut self.inbox, ANSWER_BYTES_MAX).map_err(garbled)? {
-                return Ok(frame);
-            }
-            self.fill().await?;
-        }
-    }
-
-    /// An event is kept; anything else is the header and what follows it.
-    fn receive(&mut self, frame: &Bytes) -> io::Result<Option<ReplyHeader>> {
-        let mut from = Decoder::new(frame);
-        let header = ReplyHeader::decode(&mut from).map_err(garbled)?;
-        if header.xid == XID_EVENT {
-            let event = quorate_wire::WatchEvent::decode(&mut from).map_err(garbled)?;
-            self.events.push_back(event.path.into_owned());
-            return Ok(None);
-        }
-        Ok((header.xid != XID_PING).then_some(header))
-    }
-
+    /// Sends what was begun and waits for at least one answer, if any is due.
+    ///
+    /// Cancel safe.
     pub(super) async fn next(&mut self, done: &mut Vec<Done>) -> io::Result<()> {
-        if self.asked.is_empty() {
+        if self.connection.unanswered() == 0 {
             return std::future::pending().await;
         }
         let before = done.len();
         loop {
-            while let Some(frame) = split_frame(&mut self.inbox, ANSWER_BYTES_MAX).map_err(garbled)? {
-                let Some(header) = self.receive(&frame)? else { continue };
-                let Some((slot, since, counts)) = self.asked.pop_front() else {
-                    return Err(garbled("an answer to nothing"));
-                };
-                if counts == Counts::Yes {
-                    let outcome =
-                        if header.error == ErrorCode::OK { Ok(()) } else { Err(format!("{:?}", header.error)) };
-                    done.push(Done { slot, since, outcome });
+            while let Some((note, result)) = self.hear()? {
+                match note {
+                    Note::Sync => self.refused = result.err(),
+                    Note::Op { slot, since, bytes } => {
+                        let result = self.refused.take().map_or(result, Err);
+                        done.push(Done { slot, since, outcome: checked(result, bytes) });
+                    }
+                    Note::Call => {}
                 }
             }
             if done.len() > before {
                 return Ok(());
             }
-            self.fill().await?;
+            timeout(WITHIN, self.connection.exchange()).await??;
+        }
+    }
+
+    /// The next answer that has come; what else has come before it is counted.
+    fn hear(&mut self) -> io::Result<Option<(Note, Result<Response, ErrorCode>)>> {
+        loop {
+            match self.connection.hear()? {
+                None => return Ok(None),
+                Some(Heard::Answer(note, result)) => return Ok(Some((note, result))),
+                Some(Heard::Event) => self.events += 1,
+                Some(Heard::Pong) => self.pongs += 1,
+            }
         }
     }
 
     /// Asks one thing while nothing else is in flight.
     async fn call(&mut self, request: Request<'_>) -> io::Result<Result<Response, ErrorCode>> {
-        let op = request.op();
-        self.ask(&request);
-        self.flush().await?;
+        self.connection.ask(&request, Note::Call);
         loop {
-            let frame = self.frame().await?;
-            let Some(header) = self.receive(&frame)? else { continue };
-            if header.error != ErrorCode::OK {
-                return Ok(Err(header.error));
+            if let Some((_, result)) = self.hear()? {
+                return Ok(result);
             }
-            let mut from = Decoder::new(&frame);
-            ReplyHeader::decode(&mut from).map_err(garbled)?;
-            return Response::decode(op, &mut from).map(Ok).map_err(garbled);
+            timeout(WITHIN, self.connection.exchange()).await??;
         }
     }
 
-    pub(super) async fn children(&mut self, path: &str, watch: bool) -> io::Result<Vec<String>> {
-        match self.call(Request::GetChildren(GetPath { path: path.into(), watch })).await? {
+    pub(super) async fn children(&mut self, path: &str) -> io::Result<Vec<String>> {
+        match self.call(Request::GetChildren(GetPath { path: path.into(), watch: false })).await? {
             Ok(Response::Names(names)) => Ok(names),
-            other => Err(io::Error::other(format!("{other:?}"))),
+            other => Err(unexpected(&other)),
         }
     }
 
     /// Makes a node with a number behind its name; its path.
     pub(super) async fn create_in_line(&mut self, path: &str) -> io::Result<String> {
-        let create = Create {
-            kind: CreateKind::Create,
-            path: path.into(),
-            data: Some(Bytes::new()),
-            acl: self.acl.clone(),
-            flags: create_flags::EPHEMERAL_SEQUENTIAL,
-            ttl_ms: 0,
-        };
+        let create = self.creation(path, Bytes::new(), create_flags::EPHEMERAL_SEQUENTIAL);
         match self.call(Request::Create(create)).await? {
             Ok(Response::Path(Some(path))) => Ok(path),
-            other => Err(io::Error::other(format!("{other:?}"))),
+            other => Err(unexpected(&other)),
         }
     }
 
-    /// Whether the node is there; if it is, its end will be told.
+    /// Whether the node is there; if it is, its next change will be told.
     pub(super) async fn watch(&mut self, path: &str) -> io::Result<bool> {
-        let found = self.call(Request::GetData(GetPath { path: path.into(), watch: true })).await?;
-        Ok(found.is_ok())
+        match self.call(Request::GetData(GetPath { path: path.into(), watch: true })).await? {
+            Ok(Response::Data { .. }) => Ok(true),
+            Err(ErrorCode::NO_NODE) => Ok(false),
+            other => Err(unexpected(&other)),
+        }
     }
 
     /// Waits for the next event.
     pub(super) async fn event(&mut self) -> io::Result<()> {
-        while self.events.pop_front().is_none() {
-            let frame = self.frame().await?;
-            self.receive(&frame)?;
+        loop {
+            if self.events > 0 {
+                self.events -= 1;
+                return Ok(());
+            }
+            if self.hear()?.is_none() && self.events == 0 {
+                self.connection.exchange().await?;
+            }
         }
-        Ok(())
     }
 
     pub(super) async fn delete(&mut self, path: &str) -> io::Result<()> {
         let deleted = self.call(Request::Delete(Delete { path: path.into(), version: -1 })).await?;
-        deleted.map(drop).map_err(|error| io::Error::other(format!("{error:?}")))
+        deleted.map(drop).map_err(|code| unexpected(&Err(code)))
+    }
+
+    /// Sends a sign of life and waits for the answer.
+    pub(super) async fn ping(&mut self) -> io::Result<()> {
+        self.connection.ping();
+        loop {
+            if self.pongs > 0 {
+                self.pongs -= 1;
+                return Ok(());
+            }
+            if self.hear()?.is_none() && self.pongs == 0 {
+                timeout(WITHIN, self.connection.exchange()).await??;
+            }
+        }
     }
 
     pub(super) async fn close(mut self) {
         // What is not closed goes with its timeout.
-        let closing = async {
-            self.ask(&Request::CloseSession);
-            self.flush().await?;
-            loop {
-                let frame = self.frame().await?;
-                if self.receive(&frame)?.is_some() {
-                    return io::Result::Ok(());
-                }
-            }
-        };
-        let _ = timeout(Duration::from_secs(5), closing).await;
+        let _ = timeout(CLOSE_WITHIN, self.call(Request::CloseSession)).await;
     }
+}
+
+/// An answer that is what was asked for.
+fn checked(result: Result<Response, ErrorCode>, bytes: Option<usize>) -> Result<(), String> {
+    match (result, bytes) {
+        (Err(code), _) => Err(format!("{code:?}")),
+        (Ok(Response::Data { data, .. }), Some(bytes)) => {
+            let came = data.map_or(0, |data| data.len());
+            if came == bytes { Ok(()) } else { Err(format!("{came} bytes of data came, not {bytes}")) }
+        }
+        (Ok(Response::Multi(results)), None) => {
+            let refused = results.iter().find(|result| matches!(result, OpResult::Failed(_)));
+            refused.map_or(Ok(()), |refused| Err(format!("{refused:?}")))
+        }
+        (Ok(_), None) => Ok(()),
+        (Ok(other), Some(_)) => Err(format!("{other:?}")),
+    }
+}
+
+fn unexpected(answer: &Result<Response, ErrorCode>) -> io::Error {
+    io::Error::other(format!("the answer is {answer:?}"))
 }
