@@ -68,9 +68,13 @@ impl<N> Connection<N> {
         frame(&mut connection.outbox, |out| hello.encode(out));
         let granted = loop {
             if let Some(frame) = split_frame(&mut connection.inbox, ANSWER_BYTES_MAX).map_err(garbled)? {
-                break ConnectResponse::decode(&frame).map_err(garbled)?;
+                break ConnectResponse::decode(&frame)
+                    .map_err(|error| garbled(format!("this is no ZooKeeper: {error}")))?;
             }
-            connection.exchange().await?;
+            connection.exchange().await.map_err(|error| match error.kind() {
+                io::ErrorKind::UnexpectedEof => io::Error::other(format!("{error}; it may have no quorum")),
+                _ => error,
+            })?;
         };
         if granted.timeout_ms <= 0 {
             return Err(io::Error::other("the server gave no session"));

@@ -3,32 +3,27 @@
 //! A connection that is lost stays lost: an import is run again and goes on where it was.
 
 use std::{
-    collections::VecDeque,
     fmt,
     sync::{Arc, OnceLock},
     time::Duration,
 };
 
-use bytes::{Bytes, BytesMut};
-use quorate_wire::{
-    ConnectRequest, ConnectResponse, Decoder, ErrorCode, OpCode, ReplyHeader, Request, Response, XID_AUTH, XID_EVENT,
-    XID_PING, frame, split_frame,
-};
+use bytes::Bytes;
+use quorate_wire::{ConnectResponse, ErrorCode, Request, Response};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
     select,
     sync::{mpsc, oneshot},
     task::JoinHandle,
     time::{Instant, interval_at, timeout},
 };
 
-use crate::Address;
+use crate::{
+    Address,
+    cli::zookeeper::{Connection, Heard},
+};
 
 /// Requests sent and not answered; further ones wait.
 const IN_FLIGHT_MAX: usize = 256;
-/// One answer. A list of children may be longer than a frame of a client.
-const REPLY_BYTES_MAX: usize = 64 * 1024 * 1024;
 const SESSION_TIMEOUT_MS: i32 = 30_000;
 
 /// A connection with its session.
@@ -72,14 +67,6 @@ struct Asked {
     answer: Answer,
 }
 
-/// A request that was sent.
-#[derive(Debug)]
-struct Waiting {
-    xid: i32,
-    op: OpCode,
-    answer: Answer,
-}
-
 impl std::str::FromStr for Credential {
     type Err = &'static str;
 
@@ -109,9 +96,10 @@ impl Zookeeper {
     ) -> Result<Self, Unreachable> {
         let mut said = Vec::new();
         for server in servers {
-            match timeout(answer_within, attach(server)).await {
-                Ok(Ok((stream, granted))) => {
-                    let zookeeper = Self::over(stream, &granted, answer_within);
+            let opening = Connection::open((server.host(), server.port()), SESSION_TIMEOUT_MS, true);
+            match timeout(answer_within, opening).await {
+                Ok(Ok((connection, granted))) => {
+                    let zookeeper = Self::over(connection, &granted, answer_within);
                     zookeeper.authenticate(credentials).await?;
                     return Ok(zookeeper);
                 }
@@ -122,12 +110,12 @@ impl Zookeeper {
         Err(Unreachable::Nobody(said))
     }
 
-    fn over(stream: TcpStream, granted: &ConnectResponse, answer_within: Duration) -> Self {
+    fn over(connection: Connection<Answer>, granted: &ConnectResponse, answer_within: Duration) -> Self {
         // When it is full, whoever asks waits.
         let (requests, asked) = mpsc::channel(IN_FLIGHT_MAX);
         let end = Arc::new(OnceLock::new());
         let ping_every = Duration::from_millis(u64::try_from(granted.timeout_ms).unwrap_or(1).max(30) / 3);
-        let link = Link { stream, asked, waiting: VecDeque::new(), out: BytesMut::new(), xid: 0 };
+        let link = Link { connection, asked };
         let why = end.clone();
         let link = tokio::spawn(async move {
             // It is set once: here.
@@ -170,109 +158,41 @@ impl Zookeeper {
     }
 }
 
-/// Opens a session.
-async fn attach(server: &Address) -> Result<(TcpStream, ConnectResponse), String> {
-    let io = |error: std::io::Error| error.to_string();
-    let mut stream = TcpStream::connect((server.host(), server.port())).await.map_err(io)?;
-    stream.set_nodelay(true).map_err(io)?;
-    let request = ConnectRequest {
-        protocol_version: 0,
-        last_zxid_seen: 0,
-        timeout_ms: SESSION_TIMEOUT_MS,
-        session_id: 0,
-        password: Bytes::from_static(&[0; quorate_wire::PASSWORD_BYTES]),
-        read_only: Some(true),
-    };
-    let mut out = BytesMut::new();
-    frame(&mut out, |to| request.encode(to));
-    stream.write_all(&out).await.map_err(io)?;
-    let mut buffer = BytesMut::new();
-    let frame = loop {
-        if let Some(frame) =
-            split_frame(&mut buffer, quorate_wire::FRAME_BYTES_MAX).map_err(|error| error.to_string())?
-        {
-            break frame;
-        }
-        if stream.read_buf(&mut buffer).await.map_err(io)? == 0 {
-            return Err("the server closed the connection; it may have no quorum".into());
-        }
-    };
-    let granted = ConnectResponse::decode(&frame).map_err(|error| format!("this is no ZooKeeper: {error}"))?;
-    if granted.timeout_ms <= 0 { Err("the server gave no session".into()) } else { Ok((stream, granted)) }
-}
-
 /// What the task behind a connection owns.
 struct Link {
-    stream: TcpStream,
+    connection: Connection<Answer>,
     asked: mpsc::Receiver<Asked>,
-    /// In the order in which they were asked, which is that of the answers.
-    waiting: VecDeque<Waiting>,
-    out: BytesMut,
-    xid: i32,
 }
 
 impl Link {
     /// Runs until nobody asks any more, or the connection breaks. Says why it ended.
     async fn run(mut self, ping_every: Duration) -> String {
         let mut ping = interval_at(Instant::now() + ping_every, ping_every);
-        let mut buffer = BytesMut::new();
-        let (mut from, mut to) = self.stream.split();
         loop {
             select! {
                 biased;
-                written = to.write_buf(&mut self.out), if !self.out.is_empty() => match written {
-                    Ok(0) => return "the server closed it".into(),
-                    Ok(_) => {}
-                    Err(error) => return error.to_string(),
-                },
-                read = from.read_buf(&mut buffer) => {
-                    match read {
-                        Ok(0) => return "the server closed it".into(),
-                        Ok(_) => {}
-                        Err(error) => return error.to_string(),
-                    }
-                    if let Err(error) = answer_all(&mut buffer, &mut self.waiting) {
-                        return error;
+                exchanged = self.connection.exchange() => {
+                    if let Err(error) = exchanged.and_then(|()| self.answer_all()) {
+                        return error.to_string();
                     }
                 }
-                asked = self.asked.recv(), if self.waiting.len() < IN_FLIGHT_MAX => {
+                asked = self.asked.recv(), if self.connection.unanswered() < IN_FLIGHT_MAX => {
                     let Some(Asked { request, answer }) = asked else { return "it was closed".into() };
-                    let xid = match request {
-                        Request::Auth { .. } => XID_AUTH,
-                        _ => {
-                            self.xid = self.xid.wrapping_add(1).max(1);
-                            self.xid
-                        }
-                    };
-                    request.encode(xid, &mut self.out);
-                    self.waiting.push_back(Waiting { xid, op: request.op(), answer });
+                    self.connection.ask(&request, answer);
                 }
-                _ = ping.tick() => Request::Ping.encode(XID_PING, &mut self.out),
+                _ = ping.tick() => self.connection.ping(),
             }
         }
     }
-}
 
-/// Hands every whole answer to whoever waits for it.
-fn answer_all(buffer: &mut BytesMut, waiting: &mut VecDeque<Waiting>) -> Result<(), String> {
-    while let Some(frame) = split_frame(buffer, REPLY_BYTES_MAX).map_err(|error| format!("it sent {error}"))? {
-        let broken = |error| format!("it sent what is no answer: {error}");
-        let mut decoder = Decoder::new(&frame);
-        let header = ReplyHeader::decode(&mut decoder).map_err(broken)?;
-        if matches!(header.xid, XID_PING | XID_EVENT) {
-            continue;
-        }
-        match waiting.pop_front() {
-            Some(Waiting { xid, op, answer }) if xid == header.xid => {
-                let said = match header.error {
-                    ErrorCode::OK => Ok(Response::decode(op, &mut decoder).map_err(broken)?),
-                    code => Err(code),
-                };
+    /// Hands every whole answer to whoever waits for it.
+    fn answer_all(&mut self) -> std::io::Result<()> {
+        while let Some(heard) = self.connection.hear()? {
+            if let Heard::Answer(answer, said) = heard {
                 // Whoever asked may have given up.
                 let _ = answer.send(said);
             }
-            _ => return Err(format!("it answered {}, which is not its turn", header.xid)),
         }
+        Ok(())
     }
-    Ok(())
 }
