@@ -179,7 +179,7 @@ impl ZookeeperSession {
                 return Ok(());
             }
             if self.hear()?.is_none() && self.events == 0 {
-                self.connection.exchange().await?;
+                timeout(WITHIN, self.connection.exchange()).await??;
             }
         }
     }
