@@ -145,6 +145,9 @@ impl Measured {
     /// CPU of all members for an operation, microseconds.
     fn server_us_per_op(&self) -> Option<f64> {
         let usage = self.usage.as_ref().filter(|usage| !usage.server_memory_bytes.is_empty())?;
+        if self.in_flight == 0 {
+            return None;
+        }
         Some(usage.server_cores * 1e6 / self.ops_per_second()).filter(|us| us.is_finite())
     }
 

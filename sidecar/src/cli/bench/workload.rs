@@ -75,7 +75,8 @@ pub(super) const ALL: [Workload; 18] = [
     of_kind("watch1000", Kind::FanOut { rounds: 9 }, 1000),
     of_kind("watch5000", Kind::FanOut { rounds: 5 }, 5000),
     Workload { name: "memory", kind: Kind::Memory, sessions: 1, in_flight: 8, value_size: 100, keys: 1_000_000 },
-    of_kind("idle", Kind::Idle, 10_000),
+    // No operations: only sessions.
+    Workload { name: "idle", kind: Kind::Idle, sessions: 10_000, in_flight: 0, value_size: 0, keys: 0 },
 ];
 
 impl Workload {
