@@ -116,6 +116,9 @@ pub(crate) enum EventKind {
     Resync,
 }
 
+/// Finding so much of a path takes about as long as to look at a node.
+const PATH_BYTES_PER_WORK: usize = 64;
+
 impl Rearm {
     fn paths(&self) -> usize {
         [&self.data, &self.exists, &self.children, &self.persistent, &self.recursive].map(Vec::len).iter().sum()
@@ -203,9 +206,24 @@ impl Read {
         }
     }
 
+    fn path_bytes(&self) -> usize {
+        match self {
+            Self::Get { path, .. }
+            | Self::Exists { path, .. }
+            | Self::Children { path, .. }
+            | Self::Acl { path }
+            | Self::Watch { path, .. }
+            | Self::Unwatch { path, .. }
+            | Self::HasWatch { path, .. }
+            | Self::CountBelow { path } => path.len(),
+            // Those of `Many` are counted one by one.
+            Self::Sync | Self::Ephemerals { .. } | Self::Many(_) | Self::Rearm(_) => 0,
+        }
+    }
+
     /// Answers from the copy. `fired` takes events that go before the answer.
     pub(crate) fn run(&self, context: &mut ReadContext<'_>, identities: &[Identity], fired: &mut Vec<Event>) -> Answer {
-        context.work += 1;
+        context.work += 1 + self.path_bytes() / PATH_BYTES_PER_WORK;
         match self {
             Self::Get { path, watch } => context.get(path, *watch, identities),
             Self::Exists { path, watch } => context.exists(path, *watch, identities),

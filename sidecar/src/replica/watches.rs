@@ -6,10 +6,12 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    hash::{BuildHasher, Hasher, RandomState},
     sync::Arc,
 };
 
 use quorate_tree::{Change, Zxid};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::read::{Declined, Event, EventKind};
 
@@ -70,7 +72,7 @@ pub(crate) struct Firing {
 /// Path to watchers, and back.
 #[derive(Debug)]
 pub(crate) struct WatchTable {
-    paths: HashMap<Arc<str>, PathWatches>,
+    paths: HashMap<Arc<str>, PathWatches, PathHash>,
     conns: HashMap<ConnId, Watched>,
     /// Of the keys of `paths`.
     path_bytes: usize,
@@ -79,6 +81,39 @@ pub(crate) struct WatchTable {
     /// Connections' recursive watches; 0 spares the walk up the path.
     recursive: usize,
     limits: WatchLimits,
+}
+
+/// Where the table keeps a path. Random, so that nobody can choose paths that fall into one place; and fast, for a
+/// change of a node that lies deep looks for recursive watches on each of its ancestors.
+#[derive(Clone, Copy, Debug)]
+struct PathHash {
+    seed: u64,
+}
+
+impl BuildHasher for PathHash {
+    type Hasher = PathHasher;
+
+    fn build_hasher(&self) -> PathHasher {
+        PathHasher(self.seed)
+    }
+}
+
+/// Begins with the seed, and then is the hash.
+struct PathHasher(u64);
+
+impl Hasher for PathHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = xxh3_64_with_seed(bytes, self.0);
+    }
+
+    /// The end of a text, which a key that is one text does not need.
+    fn write_u8(&mut self, end: u8) {
+        self.0 ^= u64::from(end);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 /// What one connection watches.
@@ -206,7 +241,8 @@ impl Watchers {
 
 impl WatchTable {
     pub(crate) fn new(limits: WatchLimits) -> Self {
-        Self { paths: HashMap::new(), conns: HashMap::new(), path_bytes: 0, count: 0, recursive: 0, limits }
+        let paths = HashMap::with_hasher(PathHash { seed: RandomState::new().hash_one("paths") });
+        Self { paths, conns: HashMap::new(), path_bytes: 0, count: 0, recursive: 0, limits }
     }
 
     /// Watches in all.

@@ -175,3 +175,33 @@ async fn watches_of_a_connection_that_was_replaced_die_with_it() {
     assert!(matches!(new.ask(get_data("/w", false)).await, Ok(Response::Data { .. })));
     assert_eq!(new.told(), []);
 }
+
+/// What `java.util.Random` of a seed begins with.
+fn java_random(seed: u64) -> [u8; 16] {
+    const MASK: u64 = (1 << 48) - 1;
+    let mut state = (seed ^ 0x5_deec_e66d) & MASK;
+    let mut bytes = [0; 16];
+    for four in bytes.chunks_exact_mut(4) {
+        state = (state.wrapping_mul(0x5_deec_e66d).wrapping_add(0xb)) & MASK;
+        four.copy_from_slice(&((state >> 16) as u32).to_le_bytes());
+    }
+    bytes
+}
+
+#[tokio::test]
+async fn a_password_does_not_follow_from_the_id_of_its_session() {
+    let ensemble = member().await;
+    let address = ensemble.zookeeper_endpoint(1);
+    let (mut owner, next) = (Client::open(&address).await, Client::open(&address).await);
+    // How ZooKeeper makes them.
+    assert_eq!(java_random(42)[..4], [0x35, 0x9d, 0x41, 0xba], "the first number of this seed is -1170105035");
+    let guess = java_random(owner.granted.session_id as u64 ^ 0xb341_5c00);
+    assert!(guess != owner.granted.password && owner.granted.password != next.granted.password);
+
+    let theft = ConnectRequest { password: Bytes::copy_from_slice(&guess), ..owner.resumption() };
+    let mut thief = Client::connect(&address, &theft).await.unwrap();
+
+    assert_eq!(thief.granted, ConnectResponse::no_session(Some(false)));
+    thief.ended().await;
+    assert!(owner.stat("/").await.is_ok());
+}

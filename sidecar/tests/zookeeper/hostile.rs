@@ -164,6 +164,34 @@ async fn half_a_frame_does_not_hold_up_others() {
 }
 
 #[tokio::test]
+async fn frames_that_never_end_take_no_more_memory_than_they_may_together() {
+    let ensemble = member().await;
+    let address = ensemble.zookeeper_endpoint(1);
+    let mut other = Client::open(&address).await;
+    let mut half = BytesMut::new();
+    half.put_i32(1_048_575);
+    half.put_bytes(b'x', 1_000_000);
+    let mut clients = Vec::new();
+    for _ in 0..290 {
+        let mut client = Client::open(&address).await;
+        // It may be closed meanwhile.
+        let _ = tokio::io::AsyncWriteExt::write_all(&mut client.raw.stream, &half).await;
+        clients.push(client);
+    }
+
+    assert_eq!(clients.pop().unwrap().raw.rest().await, b"", "the last ones are let go");
+    assert!(other.ask(create("/a", "", 0)).await.is_ok());
+    clients.clear();
+    let data: &'static str = Box::leak("x".repeat(1_000_000).into_boxed_str());
+    eventually("memory that is free again", async || {
+        let mut client = Client::open(&address).await;
+        client.send(&set("/a", data, -1)).await;
+        matches!(client.hear().await, Some(Heard::Reply { result: Ok(_), .. }))
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn who_says_nothing_is_let_go_after_ten_seconds() {
     let ensemble = member().await;
     let address = ensemble.zookeeper_endpoint(1);

@@ -45,6 +45,8 @@ pub(super) enum Broken {
     Frame(#[from] FrameError),
     #[error("the client did not take what was sent to it")]
     Stuck,
+    #[error("all clients together have sent more than there is memory for, and this one is in the middle of a frame")]
+    Crowded,
 }
 
 impl FrameStream {
@@ -59,6 +61,11 @@ impl FrameStream {
     /// The next frame that has been read whole.
     pub(super) fn buffered(&mut self, bytes_max: usize) -> Result<Option<Bytes>, Broken> {
         Ok(split_frame(&mut self.inbox, bytes_max)?)
+    }
+
+    /// What has been read and is no whole frame, or not yet taken.
+    pub(super) fn buffered_bytes(&self) -> usize {
+        self.inbox.len()
     }
 
     /// Reads what there is.

@@ -15,6 +15,7 @@ use crate::{config::FourLetterWords, net::Door, session::Sessions, telemetry::me
 mod connection;
 mod handshake;
 mod quorum;
+mod received;
 mod registry;
 mod reply;
 mod request;
@@ -23,6 +24,7 @@ mod tag;
 mod words;
 
 use quorum::{Mode, Quorum};
+use received::Received;
 use registry::Registry;
 
 /// A majority that is missing for so long, and at least for a tick, is taken for gone.
@@ -36,6 +38,7 @@ pub(crate) struct ZookeeperService {
     settings: Settings,
     connections: Registry,
     quorum: Quorum,
+    received: Received,
     metrics: ZookeeperMetrics,
 }
 
@@ -63,6 +66,7 @@ impl ZookeeperService {
             settings,
             connections: Registry::default(),
             quorum: Quorum::default(),
+            received: Received::default(),
             metrics,
         })
     }

@@ -14,6 +14,7 @@ use tracing::debug;
 use super::{
     ZookeeperService,
     connection::{Broken, FrameStream},
+    received::Held,
     registry::{Batch, Entry},
     reply::{self, After},
     request::{self, Aside, Asked, Then},
@@ -55,6 +56,7 @@ pub(super) async fn serve(
         asides: VecDeque::new(),
         asked: VecDeque::new(),
         asked_bytes: 0,
+        held: service.received.of_connection(),
         then: Then::Continue,
         outbox: BytesMut::new(),
         kinds: service.metrics.requests(),
@@ -95,9 +97,9 @@ impl End {
             Self::Session(Ended::Queue(QueueEnd::Session(quorate_tree::SessionEnd::Closed))) => DetachReason::Closed,
             Self::Session(Ended::Queue(QueueEnd::Session(quorate_tree::SessionEnd::Expired))) => DetachReason::Expired,
             Self::Session(Ended::Queue(QueueEnd::Moved)) => DetachReason::Moved,
-            Self::Session(Ended::CannotVouch | Ended::Queue(QueueEnd::Replaced)) | Self::Stop => {
-                DetachReason::GoElsewhere
-            }
+            Self::Client(Broken::Crowded)
+            | Self::Session(Ended::CannotVouch | Ended::Queue(QueueEnd::Replaced))
+            | Self::Stop => DetachReason::GoElsewhere,
         }
     }
 }
@@ -120,6 +122,8 @@ struct Serving<'a> {
     asked: VecDeque<Pending>,
     /// Of those.
     asked_bytes: usize,
+    /// Of those and of what has been read behind them, among all connections.
+    held: Held,
     /// What the last request has to say of those behind it.
     then: Then,
     outbox: BytesMut,
@@ -141,18 +145,28 @@ impl Serving<'_> {
             let room = self.has_room();
             // More may have been read than there was room for.
             let taken = room && self.take().await?;
+            let receives = room && !taken && self.may_receive()?;
             tokio::select! {
                 biased;
                 () = &mut stopped => return Err(End::Stop),
                 output = self.attachment.next() => self.give(output).await?,
                 () = std::future::ready(()), if taken => {}
-                filled = self.stream.fill(), if room && !taken => filled?,
+                filled = self.stream.fill(), if receives => filled?,
             }
         }
     }
 
     fn has_room(&self) -> bool {
         self.then == Then::Continue && self.asked_bytes < INFLIGHT_BYTES_MAX && self.attachment.has_room()
+    }
+
+    /// Whether there is memory for more. Without any, a client waits for its answers, or is let go if it has none to
+    /// come.
+    fn may_receive(&mut self) -> Result<bool, End> {
+        if self.held.set(self.stream.buffered_bytes() + self.asked_bytes) {
+            return Ok(true);
+        }
+        if self.asked.is_empty() { Err(Broken::Crowded.into()) } else { Ok(false) }
     }
 
     /// Hands on what has been read, up to a batch; whether there was anything.
@@ -194,7 +208,7 @@ impl Serving<'_> {
                 debug!(peer = %self.stream.peer(), %error, "a frame that is none");
                 Some(request::unreadable())
             }
-            Err(Broken::Gone | Broken::Stuck) => None,
+            Err(Broken::Gone | Broken::Stuck | Broken::Crowded) => None,
         }
     }
 
