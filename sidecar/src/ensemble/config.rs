@@ -136,6 +136,11 @@ impl Timing {
         self.election / 20
     }
 
+    /// Those who campaign because the leader is gone follow each other at this distance: more than an election takes.
+    pub(crate) fn turn(self) -> Duration {
+        self.election / 20
+    }
+
     /// A connection on which nothing is heard for this long is asked for a sign of life.
     pub(crate) fn ping(self) -> Duration {
         self.election / 2

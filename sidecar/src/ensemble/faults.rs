@@ -1,4 +1,4 @@
-//! What a test may do to a member's traffic with its peers: hold it, cut it off from some, or tear it down; and to
+//! What a test may do to a member's traffic with its peers: hold it, cut it off from some, tear it down or refuse it; and to
 //! what it finds when it looks at its disk.
 //!
 //! Traffic: works at the sockets, under everything that is tested, the way a network does: held bytes arrive late and in
@@ -6,6 +6,7 @@
 
 use std::{
     collections::BTreeSet,
+    io,
     sync::atomic::{AtomicBool, Ordering},
 };
 
@@ -25,6 +26,9 @@ pub(super) struct FaultState {
     paused: bool,
     killed: bool,
     cut_off: BTreeSet<MemberId>,
+    refused: BTreeSet<MemberId>,
+    /// Sockets that were made before the last one are gone.
+    resets: u64,
 }
 
 impl Faults {
@@ -36,7 +40,10 @@ impl Faults {
 
     /// Lets all traffic pass again.
     pub(crate) fn heal(&self) {
-        self.state.send_modify(|state| state.cut_off.clear());
+        self.state.send_modify(|state| {
+            state.cut_off.clear();
+            state.refused.clear();
+        });
     }
 
     /// Whether the member finds its disk below the reserve.
@@ -46,6 +53,12 @@ impl Faults {
 
     pub(super) fn disk_is_full(&self) -> bool {
         self.disk_full.load(Ordering::Relaxed)
+    }
+
+    /// Resolves when a connection to a peer may be made, or be refused.
+    pub(super) async fn connect_to(&self, peer: MemberId) -> io::Result<()> {
+        self.passable(Some(peer)).await;
+        if self.state.borrow().refuses(peer) { Err(io::ErrorKind::ConnectionRefused.into()) } else { Ok(()) }
     }
 
     pub(super) fn subscribe(&self) -> watch::Receiver<FaultState> {
@@ -70,6 +83,17 @@ impl Faults {
         self.state.send_modify(|state| state.paused = false);
     }
 
+    /// Resets the connections to and from `peers` and lets further ones be refused, as a network does that is told to.
+    pub(crate) fn refuse(&self, peers: impl IntoIterator<Item = MemberId>) {
+        let refused = peers.into_iter().collect();
+        self.state.send_modify(|state| state.refused = refused);
+    }
+
+    /// Resets every connection that is open now.
+    pub(crate) fn reset(&self) {
+        self.state.send_modify(|state| state.resets += 1);
+    }
+
     /// Resets every connection, now and from now on.
     pub(crate) fn kill(&self) {
         self.state.send_modify(|state| state.killed = true);
@@ -77,8 +101,17 @@ impl Faults {
 }
 
 impl FaultState {
-    pub(super) fn is_killed(&self) -> bool {
-        self.killed
+    /// Whether a socket must be reset: it was made when there had been so many resets.
+    pub(super) fn resets(&self, born: u64, peer: Option<MemberId>) -> bool {
+        self.killed || self.resets != born || peer.is_some_and(|peer| self.refuses(peer))
+    }
+
+    pub(super) fn count_of_resets(&self) -> u64 {
+        self.resets
+    }
+
+    pub(super) fn refuses(&self, peer: MemberId) -> bool {
+        self.refused.contains(&peer)
     }
 
     /// Whether traffic with a peer, if it is known which, is held.

@@ -1,9 +1,9 @@
 //! From this member to the leader, wherever it is: proposals in order, touches and barriers, on one stream.
 //!
 //! The stream is opened anew when the leader changes, when it breaks and when the leader ends it; then everything that
-//! is open is sent again. The leader's own member speaks with it in the same way, without a socket between them.
+//! is open is sent again. A leader to which none can be opened is looked after ([`lookout`](super::lookout)). The leader's own member speaks with it in the same way, without a socket between them.
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{pin::Pin, sync::Arc};
 
 use futures_util::{Stream, StreamExt};
 use quorate_proto::peer;
@@ -24,6 +24,7 @@ use super::{
     lane::OpenLane,
     leader::{LeaderDoor, LeaderGone, Sender},
     leadership::Leadership,
+    lookout::Lookout,
     network::Links,
     touches::TouchBook,
 };
@@ -48,6 +49,7 @@ pub(crate) struct Forwarder {
     pub(crate) barriers: Arc<BarrierBook>,
     pub(crate) from: Sender,
     pub(crate) links: Links,
+    pub(crate) lookout: Lookout,
     pub(crate) door: LeaderDoor,
     pub(crate) contact: watch::Sender<Contact>,
     pub(crate) space: DiskSpace,
@@ -78,23 +80,33 @@ enum StreamEnd {
     EndedByLeader,
     #[error("{0}")]
     Broken(String),
+    /// It could not be opened.
+    #[error("{0}")]
+    Unreachable(String),
 }
 
 impl Forwarder {
     /// Runs until stopped; then the books are closed.
-    pub(crate) async fn run(self, mut leadership: watch::Receiver<Leadership>, stop: CancellationToken) {
+    pub(crate) async fn run(mut self, mut leadership: watch::Receiver<Leadership>, stop: CancellationToken) {
         while let Some((term, leader)) = self.leader(&mut leadership, &stop).await {
+            let begun = Instant::now();
             let end = self.serve(leader, &mut leadership, &stop).await;
             debug!(%leader, term, end = %end, "stream to the leader ended");
-            let pause = match end {
-                StreamEnd::Stopped => break,
-                StreamEnd::LeaderChanged | StreamEnd::Gap | StreamEnd::Disputed => Duration::ZERO,
-                StreamEnd::EndedByLeader | StreamEnd::Broken(_) => self.timing.retry(),
+            let next_attempt = async {
+                match end {
+                    StreamEnd::LeaderChanged | StreamEnd::Gap | StreamEnd::Disputed | StreamEnd::Stopped => {}
+                    // One that has served is opened anew at once: if the leader is gone, that shows it.
+                    StreamEnd::EndedByLeader | StreamEnd::Broken(_) => {
+                        tokio::time::sleep_until(begun + self.timing.retry()).await;
+                    }
+                    StreamEnd::Unreachable(_) => self.lookout.look(term, leader).await,
+                }
             };
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                () = tokio::time::sleep(pause) => {}
+                Ok(()) = leadership.changed() => {}
+                () = next_attempt => {}
             }
         }
         self.lane.close();
@@ -142,7 +154,7 @@ impl Forwarder {
                 self.barriers.rewind();
                 self.speak(stream, leadership, stop).await
             }
-            Err(reason) => StreamEnd::Broken(reason),
+            Err(reason) => StreamEnd::Unreachable(reason),
         }
     }
 

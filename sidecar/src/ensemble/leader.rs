@@ -263,7 +263,7 @@ struct Reign {
     confirmation: Option<Confirmation>,
     /// Whether the first entry of the term has been applied here.
     settled: bool,
-    /// An entry was refused: nothing is proposed until a majority has confirmed this leader again.
+    /// This leader is new, or an entry was refused: nothing is proposed until a majority has confirmed it.
     doubted: bool,
     /// The last confirmation failed: the next one is not tried at once.
     unconfirmed: bool,
@@ -304,7 +304,7 @@ enum Question {
         stream: StreamId,
         number: u64,
     },
-    /// Whether this member still leads, after a refusal.
+    /// Whether this member leads, at the beginning and after a refusal.
     Doubt,
 }
 
@@ -420,10 +420,11 @@ impl LeaderTask {
             in_flight: FuturesUnordered::new(),
             proposals_in_flight: 0,
             restarts: 0,
-            asked: Vec::new(),
+            // It has no lease before a majority has answered it, so an entry would be refused.
+            asked: vec![Question::Doubt],
             confirmation: None,
             settled: false,
-            doubted: false,
+            doubted: true,
             unconfirmed: false,
             held_until: None,
             deadlines,

@@ -14,7 +14,13 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-use super::{EnsembleError, config::Timing, disks::DiskTable, peer_io::PeerSockets, standing::Standing};
+use super::{
+    EnsembleError,
+    config::Timing,
+    disks::DiskTable,
+    peer_io::{PeerConnector, PeerSockets},
+    standing::Standing,
+};
 
 /// No message between members is larger. An append carries at most 1 MiB of entries or one of them.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -30,6 +36,7 @@ pub(crate) struct PeerLink {
     standing: Arc<Standing>,
     disks: Arc<DiskTable>,
     timing: Timing,
+    connector: PeerConnector,
     prompt: PeerClient<Channel>,
     steady: PeerClient<Channel>,
     bulk: PeerClient<Channel>,
@@ -68,14 +75,15 @@ impl PeerLink {
             .http2_keep_alive_interval(timing.ping())
             .keep_alive_timeout(timing.ping_timeout())
             .keep_alive_while_idle(true);
+        let connector = sockets.connector(peer, address);
         let client = || {
-            let channel = endpoint.connect_with_connector_lazy(sockets.connector(peer, address));
+            let channel = endpoint.connect_with_connector_lazy(connector.clone());
             PeerClient::new(channel)
                 .max_decoding_message_size(MESSAGE_BYTES_MAX)
                 .max_encoding_message_size(MESSAGE_BYTES_MAX)
         };
         let (prompt, steady, bulk) = (client(), client(), client());
-        Ok(Self { peer, standing, disks, timing, prompt, steady, bulk, greeting: Mutex::default() })
+        Ok(Self { peer, standing, disks, timing, connector, prompt, steady, bulk, greeting: Mutex::default() })
     }
 
     pub(crate) fn peer(&self) -> MemberId {
@@ -96,6 +104,11 @@ impl PeerLink {
 
     pub(crate) fn bulk(&self) -> PeerClient<Channel> {
         self.bulk.clone()
+    }
+
+    /// Whether the system at the peer's address says that nobody listens there: the peer's process has ended.
+    pub(crate) async fn refuses_connections(&self) -> bool {
+        self.connector.is_refused().await
     }
 
     /// What the peer last said of itself.

@@ -2,7 +2,8 @@
 //! only place that names the Raft crate.
 //!
 //! - [`lane`] keeps what this member proposed and has not seen applied; [`forward`] brings it to the leader, with
-//!   touches ([`touches`]) and read barriers ([`barriers`]), and again whenever the leader changes.
+//!   touches ([`touches`]) and read barriers ([`barriers`]), and again whenever the leader changes. [`lookout`] finds out
+//!   that the leader is gone.
 //! - [`leader`] is what only the leader does, [`membership`] keeps the members what they should be.
 //! - [`bootstrap`] is how a member begins, [`standing`] who it is to the others.
 //! - [`machine`] and [`network`] are the replica and the peers as the Raft crate sees them, [`server`] is what peers
@@ -51,6 +52,7 @@ mod lane;
 mod leader;
 mod leadership;
 mod link;
+mod lookout;
 mod machine;
 mod membership;
 mod network;
@@ -78,6 +80,7 @@ use lane::OpenLane;
 use leader::{LeaderDoor, LeaderTask, Sender};
 use leadership::Leadership;
 use link::PeerLink;
+use lookout::Lookout;
 use machine::{ApplyHooks, Machine, Raft};
 use network::{Links, Network};
 use peer_io::PeerSockets;
@@ -282,6 +285,7 @@ impl Ensemble {
             barriers: barriers.clone(),
             from: Sender { member: config.member, incarnation: credentials.incarnation },
             links: links.clone(),
+            lookout: Lookout::new(raft.clone(), standing.clone(), links.clone(), timing),
             door: leader_door.clone(),
             contact: contact_sender,
             space,

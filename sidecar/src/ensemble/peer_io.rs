@@ -21,7 +21,7 @@ use quorate_tree::MemberId;
 use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
+    net::{TcpStream, ToSocketAddrs, lookup_host},
 };
 use tokio_stream::wrappers::WatchStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
@@ -64,6 +64,8 @@ pub(crate) struct PeerAtSocket(Arc<AtomicU8>);
 struct Gate {
     changes: WatchStream<FaultState>,
     state: FaultState,
+    /// How many resets there had been when the socket was made.
+    born: u64,
 }
 
 /// Makes sockets to one peer for tonic's client.
@@ -96,7 +98,8 @@ impl PeerSockets {
         let gate = self.faults.as_ref().map(|faults| {
             let changes = faults.subscribe();
             let state = changes.borrow().clone();
-            Gate { changes: WatchStream::from_changes(changes), state }
+            let born = state.count_of_resets();
+            Gate { changes: WatchStream::from_changes(changes), state, born }
         });
         PeerIo { socket, hangup: Box::pin(self.hangup.clone().cancelled_owned()), gate, peer }
     }
@@ -138,7 +141,7 @@ impl<S: PeerSocket> PeerIo<S> {
         while let Poll::Ready(Some(state)) = Pin::new(&mut gate.changes).poll_next(cx) {
             gate.state = state;
         }
-        if gate.state.is_killed() {
+        if gate.state.resets(gate.born, self.peer.get()) {
             self.socket.reset_on_drop();
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
@@ -211,11 +214,32 @@ impl Service<Uri> for PeerConnector {
 }
 
 impl PeerConnector {
-    async fn connect(&self) -> io::Result<TokioIo<PeerIo<TcpStream>>> {
+    /// Whether connections are refused by the system at the peer's address, wherever its name leads. Silence, and what
+    /// the network between says, is no refusal.
+    pub(crate) async fn is_refused(&self) -> bool {
+        let ask = async {
+            let Ok(addresses) = lookup_host(&*self.address).await else { return false };
+            let mut refused = false;
+            for address in addresses {
+                match self.dial(address).await {
+                    Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => refused = true,
+                    Ok(_) | Err(_) => return false,
+                }
+            }
+            refused
+        };
+        tokio::time::timeout(self.sockets.connect_timeout, ask).await.unwrap_or(false)
+    }
+
+    async fn dial(&self, address: impl ToSocketAddrs) -> io::Result<TcpStream> {
         if let Some(faults) = self.sockets.faults() {
-            faults.passable(Some(self.peer)).await;
+            faults.connect_to(self.peer).await?;
         }
-        let socket = TcpStream::connect(&*self.address).await?;
+        TcpStream::connect(address).await
+    }
+
+    async fn connect(&self) -> io::Result<TokioIo<PeerIo<TcpStream>>> {
+        let socket = self.dial(&*self.address).await?;
         socket.set_nodelay(true)?;
         let peer = PeerAtSocket::default();
         peer.set(self.peer);

@@ -39,7 +39,32 @@ async fn complete_in_order_and_once(cluster: &Cluster, lanes: &[Vec<String>]) {
 }
 
 async fn started_with_queue() -> (Cluster, u8, SessionId) {
-    let cluster = Cluster::started(3).await;
+    with_queue(Cluster::new(3)).await
+}
+
+/// Members of which nobody campaigns because of silence.
+async fn started_not_minding_silence() -> (Cluster, u8, SessionId) {
+    let (cluster, ..) = started_with_queue().await;
+    not_minding_silence(cluster).await
+}
+
+/// Members of which nobody campaigns because of silence, and whose turns are long enough for a busy machine.
+async fn started_with_long_turns(members: u8) -> (Cluster, u8, SessionId) {
+    let (cluster, ..) = with_queue(Cluster { election_timeout_ms: 20_000, ..Cluster::new(members) }).await;
+    not_minding_silence(cluster).await
+}
+
+async fn not_minding_silence(cluster: Cluster) -> (Cluster, u8, SessionId) {
+    cluster.mind_no_silence();
+    // Until then somebody may have campaigned.
+    cluster.ready().await;
+    let leader = cluster.leader().await;
+    let session = cluster.member(leader).open_session(40_000).await;
+    (cluster, leader, session)
+}
+
+async fn with_queue(mut cluster: Cluster) -> (Cluster, u8, SessionId) {
+    cluster.start_all().await;
     let leader = cluster.leader().await;
     let session = cluster.member(leader).open_session(40_000).await;
     cluster.member(leader).write(session, create("/q")).await;
@@ -211,5 +236,135 @@ async fn hand_over_to_a_member_that_is_away_fails_and_the_leader_serves_on() {
 
     assert!(refused.to_string().contains("did not take over"), "{refused}");
     load(cluster.member(leader), session, 10, 10).await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leader_that_is_gone_is_succeeded_without_waiting_for_its_silence() {
+    let (mut cluster, leader, session) = started_with_long_turns(3).await;
+    let term = cluster.member(leader).status().term;
+
+    cluster.kill(leader).await;
+    let successor = cluster.successor(leader).await;
+    let follower = cluster.followers(successor)[0];
+    let names = load(cluster.member(follower), session, 100, 20).await;
+
+    complete_in_order_and_once(&cluster, &[names]).await;
+    assert_eq!(cluster.member(successor).status().term, term + 1, "one election, in which votes were not split");
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leaders_that_go_one_after_the_other_are_succeeded_as_long_as_there_is_a_majority() {
+    let (mut cluster, first, session) = started_with_long_turns(5).await;
+
+    cluster.kill(first).await;
+    let second = cluster.successor(first).await;
+    let early = load(cluster.member(second), session, 100, 20).await;
+    cluster.kill(second).await;
+    let third = cluster.successor(second).await;
+    let late = load(cluster.member(third), session, 100, 20).await;
+
+    complete_in_order_and_once(&cluster, &[early, late]).await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_break_cost_no_election_while_the_leader_lives() {
+    let (cluster, leader, session) = started_not_minding_silence().await;
+    let follower = cluster.followers(leader)[0];
+    let term = cluster.member(leader).status().term;
+
+    let tear = async {
+        for round in 1..=8 {
+            made(&cluster, leader, round * 50).await;
+            cluster.member(leader).faults.reset();
+        }
+    };
+    let (there, elsewhere, ()) = tokio::join!(
+        load(cluster.member(leader), session, 300, 30),
+        load(cluster.member(follower), session, 300, 30),
+        tear
+    );
+
+    complete_in_order_and_once(&cluster, &[there, elsewhere]).await;
+    assert_eq!(cluster.leader().await, leader);
+    assert_eq!(cluster.member(leader).status().term, term);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leader_that_is_only_silent_is_not_taken_for_gone() {
+    let (cluster, leader, session) = started_not_minding_silence().await;
+    let followers = cluster.followers(leader);
+    let term = cluster.member(leader).status().term;
+
+    // Until the others have given its connections up, and found nobody behind new ones.
+    cluster.member(leader).faults.pause();
+    for follower in &followers {
+        cluster.without_leader(*follower).await;
+    }
+    cluster.member(leader).faults.resume();
+    cluster.ready().await;
+    cluster.cut_off(leader);
+    for follower in &followers {
+        cluster.without_leader(*follower).await;
+    }
+    cluster.heal(leader);
+    cluster.ready().await;
+
+    let names = load(cluster.member(followers[0]), session, 100, 20).await;
+    complete_in_order_and_once(&cluster, &[names]).await;
+    assert_eq!(cluster.leader().await, leader);
+    assert_eq!(cluster.member(leader).status().term, term);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn member_that_alone_believes_the_leader_gone_does_not_disturb_it() {
+    let (cluster, leader, session) = started_not_minding_silence().await;
+    let [mistaken, other] = cluster.followers(leader)[..] else { panic!("there are three") };
+    let term = cluster.member(leader).status().term;
+
+    cluster.refuse(leader, &[mistaken]);
+    cluster.without_leader(mistaken).await;
+    let without_it = load(cluster.member(other), session, 100, 20).await;
+    cluster.heal(leader);
+    cluster.heal(mistaken);
+    cluster.ready().await;
+    let with_it = load(cluster.member(mistaken), session, 100, 20).await;
+
+    complete_in_order_and_once(&cluster, &[without_it, with_it]).await;
+    for (member, running) in cluster.running() {
+        assert_eq!(running.status().term, term, "of member {member}");
+    }
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn living_leader_that_all_others_believe_gone_acknowledges_nothing_any_more() {
+    let (cluster, leader, session) = started_with_long_turns(3).await;
+    let others = cluster.followers(leader);
+
+    let replace = async {
+        made(&cluster, leader, 100).await;
+        cluster.refuse(leader, &others);
+        let successor = cluster
+            .eventually("a successor", || cluster.member(others[0]).status().leader.filter(|now| now.0 != leader))
+            .await;
+        made(&cluster, successor.0, 300).await;
+        let barrier = timeout(Duration::from_millis(100), cluster.member(leader).ensemble.barrier()).await;
+        assert!(barrier.is_err(), "a read was confirmed that does not see what others have written: {barrier:?}");
+        for member in [leader, others[0], others[1]] {
+            cluster.heal(member);
+        }
+    };
+    let (there, elsewhere, ()) = tokio::join!(
+        load(cluster.member(leader), session, 300, 30),
+        load(cluster.member(others[0]), session, 500, 30),
+        replace
+    );
+
+    complete_in_order_and_once(&cluster, &[there, elsewhere]).await;
     cluster.stop().await;
 }

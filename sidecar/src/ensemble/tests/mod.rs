@@ -69,6 +69,7 @@ struct Cluster {
     peers: BTreeMap<MemberId, String>,
     snapshot_log_bytes_min: u64,
     synced: bool,
+    election_timeout_ms: u64,
 }
 
 /// What outlives a member.
@@ -95,7 +96,7 @@ impl Cluster {
             peers.insert(MemberId(member), format!("127.0.0.1:{}", free_port()));
             places.insert(member, Place { data_dir: tempfile::tempdir().unwrap(), running: None });
         }
-        Self { places, peers, snapshot_log_bytes_min: SNAPSHOT_LOG_BYTES_MIN, synced: false }
+        Self { places, peers, snapshot_log_bytes_min: SNAPSHOT_LOG_BYTES_MIN, synced: false, election_timeout_ms: 600 }
     }
 
     /// Members that all serve.
@@ -128,7 +129,7 @@ impl Cluster {
             member: id,
             peers,
             zookeeper_address: Some(format!("zk{}:2181", id.0)),
-            election_timeout_ms: 600,
+            election_timeout_ms: self.election_timeout_ms,
             limits: Limits::DEFAULT,
             reap_period: Duration::from_millis(100),
             snapshot_log_bytes_min: self.snapshot_log_bytes_min,
@@ -173,6 +174,22 @@ impl Cluster {
         self.member(member).faults.cut_off(others);
     }
 
+    /// Lets connections between some members break and be refused, as a network does that is told to.
+    fn refuse(&self, member: u8, others: &[u8]) {
+        let ids = |members: &[u8]| members.iter().copied().map(MemberId).collect::<Vec<_>>();
+        self.member(member).faults.refuse(ids(others));
+        for other in others {
+            self.member(*other).faults.refuse(ids(&[member]));
+        }
+    }
+
+    /// Leaves elections to those who found out that the leader is gone: nobody campaigns because it is silent.
+    fn mind_no_silence(&self) {
+        for (_, running) in self.running() {
+            running.ensemble.parts.raft.runtime_config().elect(false);
+        }
+    }
+
     fn heal(&self, member: u8) {
         self.member(member).faults.heal();
     }
@@ -202,6 +219,16 @@ impl Cluster {
             });
             let first = known.next()?;
             known.all(|other| other == first).then_some(first.0?.0)
+        })
+        .await
+    }
+
+    /// The leader that all that run agree on, and that is another one than before.
+    async fn successor(&self, before: u8) -> u8 {
+        self.eventually("a successor", || {
+            let mut known = self.running().map(|(_, running)| running.status().leader);
+            let first = known.next()?.filter(|leader| leader.0 != before)?;
+            known.all(|other| other == Some(first)).then_some(first.0)
         })
         .await
     }
