@@ -6,18 +6,20 @@ use anyhow::{Context, Result, ensure};
 use futures_util::{FutureExt, StreamExt, stream::FuturesOrdered};
 use quorate::{DataEvent, WatchStream};
 use quorate_integration::{
+    admin,
     cluster::{Options, on_processes},
     ensemble::Ensemble,
-    eventually::SOON,
+    eventually::{SOON, never},
     load::{close, connect},
     local::in_process,
+    proxy::Side,
 };
 use tokio::time::{Instant, timeout};
 
 use crate::rounds;
 
-/// What the promise is, in election timeouts.
-const PROMISED: f64 = 2.0;
+/// What the promise is, in election timeouts: the broken connection tells, and nobody waits for silence.
+const PROMISED: f64 = 0.4;
 /// What fails a test, in election timeouts: something is broken, not slow.
 const BROKEN: f64 = 40.0;
 
@@ -69,6 +71,82 @@ fn writes_go_on_soon_after_the_leader_vanished_and_survivors_keep_their_clients(
 #[test]
 fn writes_go_on_soon_after_kill_9_of_the_leader_and_survivors_keep_their_clients() {
     on_processes(Options::default(), async |cluster| writes_go_on(cluster).await);
+}
+
+/// Nobody campaigns because of silence: a leader's lease ends after ten seconds.
+fn patient() -> Options {
+    Options { tick_ms: 2000, election_timeout_ms: 20_000, ..Options::default() }
+}
+
+#[test]
+fn a_leader_killed_with_9_is_succeeded_long_before_its_lease_ends() {
+    on_processes(patient(), async |cluster| {
+        let (leader, survivor) = (cluster.leader().await?, cluster.follower().await?);
+        let client = connect(vec![cluster.endpoint(survivor)], cluster.tick() * 20).await?;
+        client.create("/node").await?;
+
+        cluster.kill(leader).await?;
+
+        let written = timeout(cluster.election_timeout() / 2, client.set("/node", "after")).await;
+        written.context("the lease of the dead was waited for")??;
+        close(client).await
+    });
+}
+
+/// All connections to and from the leader break, again and again, while it lives and is written to.
+#[test]
+fn connections_that_are_reset_cost_no_election_while_the_leader_lives() {
+    on_processes(Options { proxied: true, ..patient() }, async |cluster| {
+        let (leader, survivor) = (cluster.leader().await?, cluster.follower().await?);
+        let term = cluster.status(leader).await?.term;
+        let client = connect(vec![cluster.endpoint(survivor)], cluster.tick() * 20).await?;
+        client.create("/node").await?;
+
+        for round in 0..5 {
+            for other in cluster.ids().into_iter().filter(|id| *id != leader) {
+                cluster.proxies().reset(Side::Member(leader), other);
+                cluster.proxies().reset(Side::Member(other), leader);
+            }
+            client.set("/node", format!("after {round}")).await?;
+        }
+
+        for id in cluster.ids() {
+            let status = cluster.status(id).await?;
+            ensure!((status.leader, status.term) == (Some(leader), term), "{leader} led in {term}, and now {status:?}");
+        }
+        close(client).await
+    });
+}
+
+/// A leader that stands still for less than its lease is neither dead nor replaced.
+#[test]
+fn a_leader_that_stands_still_for_a_moment_keeps_its_place() {
+    on_processes(patient(), async |cluster| {
+        let (leader, survivor) = (cluster.leader().await?, cluster.follower().await?);
+        let term = cluster.status(leader).await?.term;
+        let client = connect(vec![cluster.endpoint(survivor)], cluster.tick() * 20).await?;
+        client.create("/node").await?;
+
+        cluster.pause(leader).await?;
+        let write = client.set("/node", "meanwhile").into_future();
+        let (moment, door) = (cluster.election_timeout() / 10, cluster.admin_door(survivor));
+        let stand_still = async {
+            never("it is replaced", moment, || async {
+                let status = admin::status(door).await?;
+                ensure!((status.leader, status.term) != (Some(leader), term), "it leads");
+                anyhow::Ok(())
+            })
+            .await?;
+            cluster.resume(leader).await
+        };
+        let (written, kept) = tokio::join!(write, stand_still);
+        kept?;
+        written?;
+
+        let status = cluster.status(leader).await?;
+        ensure!((status.leader, status.term) == (Some(leader), term), "it led in {term}, and now {status:?}");
+        close(client).await
+    });
 }
 
 /// One session's writes, sent without waiting, while something happens to the leader.
