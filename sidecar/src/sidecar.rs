@@ -1,6 +1,6 @@
 //! The composition root: builds the parts of a member, wires them top to bottom, and ends them in order.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, num::NonZeroU32, sync::Arc, time::Duration};
 
 use quorate_proto::v1::{self as proto, admin_server::AdminServer, session_server::SessionServer};
 use quorate_tree::{Limits, Tree};
@@ -22,7 +22,7 @@ use crate::{
     },
     net::{self, BindError, Bounds, Door},
     replica::{QueueLimits, Replica, WatchLimits},
-    session::{SessionLimits, Sessions, SuperDigest},
+    session::{Rate, SessionLimits, Sessions, SuperDigest},
     storage::FlushObserver,
     telemetry::metrics::{EnsembleMetrics, Metrics},
 };
@@ -195,6 +195,7 @@ impl Doors {
             timeout_ms_max: millis(*config.session_timeouts().end()),
             session_inflight_max: limits::SESSION_INFLIGHT_MAX,
             member_inflight_max: limits::MEMBER_INFLIGHT_MAX,
+            rate: session_rate(&config),
         };
         let superuser = config.super_digest.as_ref().map(|digest| SuperDigest(digest.as_str().into()));
         let sessions =
@@ -212,8 +213,8 @@ impl Doors {
                 data_dir: config.data_dir.clone(),
                 tick_ms: millis(config.tick),
             };
-            let service =
-                ZookeeperService::new(sessions.clone(), member.clone(), settings, self.metrics.zookeeper.clone());
+            let (metrics, of_door) = (self.metrics.clone(), door.metrics().clone());
+            let service = ZookeeperService::new(sessions.clone(), member.clone(), settings, metrics, of_door);
             tokio::spawn(zookeeper::serve(door, service, tracker.clone(), stop_clients.clone()).in_current_span())
         });
         let client_server = self.client.map(|door| {
@@ -399,6 +400,13 @@ async fn report_health(
             changed = readiness.changed() => if changed.is_err() { return },
         }
     }
+}
+
+/// How fast sessions may come, if that is bounded.
+fn session_rate(config: &Config) -> Option<Rate> {
+    let per_second = NonZeroU32::new(config.sessions_per_second)?;
+    let burst = config.sessions_burst.and_then(NonZeroU32::new).unwrap_or(per_second);
+    Some(Rate { per_second, burst })
 }
 
 fn millis(duration: Duration) -> u32 {

@@ -3,9 +3,11 @@
 mod cli;
 
 use std::{
+    io::{Read as _, Write as _},
     net::{TcpListener, TcpStream},
     path::Path,
     process::Command,
+    time::Duration,
 };
 
 use cli::{Running, free_port, free_ports, http_get, quorate, run, start};
@@ -47,6 +49,58 @@ fn a_member_says_its_doors_then_that_it_is_ready_and_nothing_as_data() {
     member.signal(Signal::TERM);
     let said = member.end();
     assert_eq!((said.code, said.out.as_str()), (Some(0), ""), "{said:?}");
+}
+
+/// The command, in a process that may have so many files open.
+fn with_open_files(files: u32, command: &Command) -> Command {
+    let mut limited = Command::new("sh");
+    limited.arg("-c").arg(format!(r#"ulimit -n {files}; exec "$0" "$@""#));
+    limited.arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => limited.env(name, value),
+            None => limited.env_remove(name),
+        };
+    }
+    limited
+}
+
+/// A connection with a session of ZooKeeper, which it keeps for half a minute.
+fn zookeeper_session(address: &str) -> TcpStream {
+    let mut socket = TcpStream::connect(address).unwrap();
+    socket.set_read_timeout(Some(cli::WITHIN)).unwrap();
+    let mut handshake = 44_i32.to_be_bytes().to_vec();
+    // Version, zxid, timeout, session, password.
+    handshake.extend([[0; 4], [0; 4], [0; 4], 40_000_i32.to_be_bytes(), [0; 4], [0; 4]].concat());
+    handshake.extend([&16_i32.to_be_bytes()[..], &[0; 16]].concat());
+    socket.write_all(&handshake).unwrap();
+    socket.read_exact(&mut [0; 40]).expect("a session");
+    socket
+}
+
+#[test]
+fn clients_beyond_the_files_that_may_be_open_wait_until_others_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut serve = serve_alone(dir.path());
+    serve.args(["--zookeeper-addr", "127.0.0.1:0"]);
+    let mut member = start(&mut with_open_files(256, &serve));
+    let door = member.err("zookeeper door: ");
+    let address = door.split(' ').next().unwrap();
+    member.err("ready");
+
+    // A quarter of the files, shared with the other door of clients.
+    let mut sessions: Vec<_> = (0..32).map(|_| zookeeper_session(address)).collect();
+    let mut waiting = TcpStream::connect(address).unwrap();
+    waiting.write_all(b"ruok").unwrap();
+    waiting.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+    let early = waiting.read(&mut [0; 4]);
+    assert!(early.is_err(), "it was taken in: {early:?}");
+
+    sessions.pop();
+    let mut answer = String::new();
+    waiting.set_read_timeout(Some(cli::WITHIN)).unwrap();
+    waiting.read_to_string(&mut answer).unwrap();
+    assert_eq!(answer, "imok");
 }
 
 #[test]

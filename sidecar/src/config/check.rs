@@ -68,7 +68,7 @@ pub enum CheckError {
         /// Where it would listen.
         address: Address,
     },
-    /// A duration out of its range.
+    /// A number out of its range.
     #[error("--{flag} must be from {min} to {max}, not {given}")]
     OutOfRange {
         /// Which flag.
@@ -162,7 +162,13 @@ impl Config {
         range("session-timeout-min-ms", *timeouts.start(), min, max)?;
         // The one that is not given follows the tick.
         let min = u64::try_from(timeouts.start().as_millis()).unwrap_or(max);
-        range("session-timeout-max-ms", *timeouts.end(), min, max)
+        range("session-timeout-max-ms", *timeouts.end(), min, max)?;
+        let range = |flag, given: u32, min: u64, max: u32| match u64::from(given) {
+            given if (min..=u64::from(max)).contains(&given) => Ok(()),
+            given => Err(CheckError::OutOfRange { flag, given: given.into(), min, max: max.into() }),
+        };
+        range("sessions-per-second", self.sessions_per_second, 0, limits::SESSIONS_PER_SECOND_MAX)?;
+        range("sessions-burst", self.sessions_burst.unwrap_or(1), 1, limits::SESSIONS_BURST_MAX)
     }
 
     fn check_voters(&self) -> Result<Vec<CheckWarning>, CheckError> {
@@ -300,6 +306,13 @@ mod tests {
             |c| c.ensemble = voters(8).parse().unwrap(),
             "8 voters are too many: an ensemble has 3, 5 or at most 7 of them",
         );
+    }
+
+    #[test]
+    fn sessions_may_come_at_any_rate_that_lets_somebody_in() {
+        warned(|c| (c.sessions_per_second, c.sessions_burst) = (1, Some(1)), &[]);
+        refused(|c| c.sessions_burst = Some(0), "--sessions-burst must be from 1 to 1000000, not 0");
+        refused(|c| c.sessions_per_second = 100_001, "--sessions-per-second must be from 0 to 100000, not 100001");
     }
 
     #[test]

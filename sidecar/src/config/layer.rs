@@ -62,6 +62,14 @@ pub(crate) struct Layer {
     #[arg(long, env = "QUORATE_CONNECTIONS_PER_ADDRESS", value_name = "N", help_heading = "Doors")]
     pub(crate) connections_per_address: Option<usize>,
 
+    /// Sessions opened or resumed a second; clients beyond that are turned away and come back; 0 is unlimited [default: 0]
+    #[arg(long, env = "QUORATE_SESSIONS_PER_SECOND", value_name = "N", help_heading = "Doors")]
+    pub(crate) sessions_per_second: Option<u32>,
+
+    /// Of them at once [default: as many as a second]
+    #[arg(long, env = "QUORATE_SESSIONS_BURST", value_name = "N", help_heading = "Doors")]
+    pub(crate) sessions_burst: Option<u32>,
+
     /// Digest identity that passes every ACL: USER and the base64 of sha1(USER:PASSWORD)
     #[arg(long, env = "QUORATE_SUPER_DIGEST", value_name = "USER:BASE64", hide_env_values = true)]
     pub(crate) super_digest: Option<SuperDigest>,
@@ -112,6 +120,8 @@ impl Layer {
             admin_addr: self.admin_addr.or(below.admin_addr),
             insecure: self.insecure.or(below.insecure),
             connections_per_address: self.connections_per_address.or(below.connections_per_address),
+            sessions_per_second: self.sessions_per_second.or(below.sessions_per_second),
+            sessions_burst: self.sessions_burst.or(below.sessions_burst),
             tick_ms: self.tick_ms.or(below.tick_ms),
             election_timeout_ms: self.election_timeout_ms.or(below.election_timeout_ms),
             reap_period_ms: self.reap_period_ms.or(below.reap_period_ms),

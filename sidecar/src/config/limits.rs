@@ -78,6 +78,10 @@ pub(crate) const ADMIN_CONNECTIONS_PER_ADDRESS_MAX: usize = 32;
 /// Connections the system holds for a door that has not taken them yet.
 pub(crate) const ACCEPT_BACKLOG: u32 = 1024;
 
+/// What `--sessions-per-second` and `--sessions-burst` may be at most.
+pub(crate) const SESSIONS_PER_SECOND_MAX: u32 = 100_000;
+pub(crate) const SESSIONS_BURST_MAX: u32 = 1_000_000;
+
 /// Pauses after an accept that failed for want of something (files, memory), doubling from the first to the second.
 pub(crate) const ACCEPT_PAUSE_MIN: Duration = Duration::from_millis(5);
 pub(crate) const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);

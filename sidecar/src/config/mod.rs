@@ -56,6 +56,10 @@ pub struct Config {
     pub insecure: bool,
     /// Open client connections from one address; 0 is unlimited.
     pub connections_per_address: usize,
+    /// Sessions opened or resumed a second; 0 is unlimited.
+    pub sessions_per_second: u32,
+    /// Of them at once; as many as a second unless given.
+    pub sessions_burst: Option<u32>,
     /// The identity that passes every ACL.
     pub super_digest: Option<SuperDigest>,
     /// The session clock.
@@ -121,6 +125,8 @@ impl Config {
             four_letter_words: FourLetterWords::default(),
             insecure: false,
             connections_per_address: 0,
+            sessions_per_second: 0,
+            sessions_burst: None,
             super_digest: None,
             tick: Duration::from_millis(limits::TICK_MS),
             session_timeout_min: None,
@@ -181,6 +187,8 @@ fn settle(layer: Layer) -> Result<(Config, telemetry::Options), ConfigError> {
         admin_addr,
         insecure,
         connections_per_address,
+        sessions_per_second,
+        sessions_burst,
         tick_ms,
         session_timeout_min_ms,
         session_timeout_max_ms,
@@ -209,6 +217,8 @@ fn settle(layer: Layer) -> Result<(Config, telemetry::Options), ConfigError> {
         four_letter_words: four_letter_words.unwrap_or(default.four_letter_words),
         insecure: insecure.unwrap_or(default.insecure),
         connections_per_address: connections_per_address.unwrap_or(default.connections_per_address),
+        sessions_per_second: sessions_per_second.unwrap_or(default.sessions_per_second),
+        sessions_burst,
         super_digest,
         tick: tick_ms.map_or(default.tick, Duration::from_millis),
         session_timeout_min: session_timeout_min_ms.map(Duration::from_millis),

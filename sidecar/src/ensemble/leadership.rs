@@ -6,7 +6,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{EnsembleError, machine::Raft};
-use crate::telemetry::metrics::EnsembleMetrics;
+use crate::{clock::Clock, telemetry::metrics::EnsembleMetrics};
 
 /// Who leads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,6 +34,7 @@ pub(crate) async fn follow(
 ) -> Option<EnsembleError> {
     let mut server = raft.server_metrics();
     let mut last_leader = None;
+    let mut leaderless_since = Some(Clock::now());
     loop {
         let now = {
             let metrics = server.borrow_and_update();
@@ -48,6 +49,14 @@ pub(crate) async fn follow(
         if now.leader.is_some() && now.leader != last_leader {
             last_leader = now.leader;
             changes.leader_changed();
+        }
+        match (now.leader, leaderless_since) {
+            (Some(_), Some(since)) => {
+                changes.leaderless.record(Clock::now().since(since));
+                leaderless_since = None;
+            }
+            (None, None) => leaderless_since = Some(Clock::now()),
+            (Some(_), None) | (None, Some(_)) => {}
         }
         tokio::select! {
             biased;

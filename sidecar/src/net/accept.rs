@@ -131,6 +131,11 @@ impl Door {
         self.address
     }
 
+    /// What is counted of its connections.
+    pub(crate) fn metrics(&self) -> &DoorMetrics {
+        &self.metrics
+    }
+
     /// The next connection within the bounds.
     ///
     /// # Cancel safety

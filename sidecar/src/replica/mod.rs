@@ -30,7 +30,7 @@ use crate::{
     telemetry::metrics::SessionMetrics,
 };
 use queue::{Run, Waiting};
-use watches::{ConnId, WatchTable};
+use watches::{ConnId, Firing, WatchTable};
 
 /// Digests are compared between members at every zxid that this divides.
 pub(crate) const DIGEST_MARK_EVERY: u64 = 4096;
@@ -155,7 +155,7 @@ impl Replica {
             }
             match tree.apply(command) {
                 Applied::Fresh { zxid, outcome, changes } => {
-                    attached.fire(&changes, &tree, &mut to_wake);
+                    attached.fire(&changes, &tree, &mut to_wake, &self.metrics);
                     if let Some(completion) = completion {
                         attached.complete(completion, Settled { zxid, outcome }, &tree, &mut to_wake);
                     }
@@ -351,10 +351,17 @@ impl Attached {
     }
 
     /// Tells those who watch.
-    fn fire(&mut self, changes: &[Change], tree: &Tree, to_wake: &mut Vec<Arc<SessionQueue>>) {
+    fn fire(
+        &mut self,
+        changes: &[Change],
+        tree: &Tree,
+        to_wake: &mut Vec<Arc<SessionQueue>>,
+        metrics: &SessionMetrics,
+    ) {
         let mut deleted = None;
         for change in changes {
             for firing in self.watches.fire(change, tree.zxid()) {
+                count_watchers(&firing, metrics);
                 let deleted = deleted.get_or_insert_with(|| lists_of_deleted(changes));
                 let sight = Sight::of(&firing.event, change, deleted, tree);
                 for conn in &firing.to {
@@ -435,6 +442,17 @@ fn lists_of_deleted(changes: &[Change]) -> HashMap<&str, &[Acl]> {
         }
     }
     lists
+}
+
+fn count_watchers(firing: &Firing, metrics: &SessionMetrics) {
+    let summary = match firing.event.kind {
+        EventKind::Created => &metrics.watchers.created,
+        EventKind::Deleted => &metrics.watchers.deleted,
+        EventKind::DataChanged => &metrics.watchers.data_changed,
+        EventKind::ChildrenChanged => &metrics.watchers.children_changed,
+        EventKind::Resync => return,
+    };
+    summary.record(firing.to.len() as u64);
 }
 
 /// Who may hear of an event: those who may read the node it tells of. A watch that fires for somebody who may not is

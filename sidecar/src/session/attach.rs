@@ -50,6 +50,8 @@ pub(crate) enum AttachError {
     AnotherEnsemble { seen: Zxid, known: Zxid },
     #[error("the ensemble has as many sessions as it may have")]
     TooManySessions,
+    #[error("clients come faster than this member lets them; try again, or another one")]
+    Throttled,
     #[error("this member does not serve clients now: {0}; try another one")]
     NotReady(NotReady),
     #[error("this member cannot reach a majority now; try another one")]
@@ -67,11 +69,21 @@ impl Sessions {
     ///
     /// Cancel safe in that nothing breaks: a session opened for a client that is gone expires after its timeout.
     pub(crate) async fn attach(self: &Arc<Self>, request: AttachRequest) -> Result<Attachment, AttachError> {
+        self.admit()?;
         self.check_ready().await?;
         match tokio::time::timeout(ATTACH_WITHIN, self.try_attach(request)).await {
             Ok(attached) => attached,
             Err(_elapsed) => Err(AttachError::NoQuorum),
         }
+    }
+
+    /// Turns those away that come too fast, before they have cost anything.
+    fn admit(&self) -> Result<(), AttachError> {
+        if self.throttle.admits(Clock::now()) {
+            return Ok(());
+        }
+        self.metrics.throttled();
+        Err(AttachError::Throttled)
     }
 
     /// Refuses before anything is proposed: what cannot be agreed now would only wait, and the client has other members
@@ -139,6 +151,7 @@ impl Sessions {
     /// Opens a session that only this member knows and only reads, for want of a majority. It cannot be resumed, neither
     /// here nor elsewhere, and no other session can be resumed while there is no majority to ask.
     pub(crate) fn attach_here(self: &Arc<Self>, request: AttachRequest) -> Result<Attachment, AttachError> {
+        self.admit()?;
         let zxid = self.replica.read(quorate_tree::Tree::zxid);
         if request.last_zxid > zxid || request.resume.is_some() {
             return Err(AttachError::NoQuorum);

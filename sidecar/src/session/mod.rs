@@ -21,12 +21,16 @@ mod attach;
 mod attachment;
 mod identity;
 mod request;
+mod throttle;
 mod weight;
 
 pub(crate) use attach::{AttachError, AttachRequest, Resume};
 pub(crate) use attachment::{Attachment, Ended, Output};
 pub(crate) use identity::SuperDigest;
 pub(crate) use request::{Request, RequestKind};
+pub(crate) use throttle::Rate;
+
+use throttle::Throttle;
 
 /// The bounds of a session.
 #[derive(Clone, Debug)]
@@ -38,6 +42,8 @@ pub(crate) struct SessionLimits {
     pub(crate) session_inflight_max: usize,
     /// Writes of all sessions here that are not yet applied. A large one counts as several.
     pub(crate) member_inflight_max: usize,
+    /// How fast sessions are opened and resumed; `None` is as fast as they come.
+    pub(crate) rate: Option<Rate>,
 }
 
 /// The sessions of one member.
@@ -47,6 +53,7 @@ pub(crate) struct Sessions {
     replica: Arc<Replica>,
     limits: SessionLimits,
     writes: Arc<Semaphore>,
+    throttle: Throttle,
     super_digest: Option<SuperDigest>,
     metrics: SessionMetrics,
 }
@@ -60,7 +67,8 @@ impl Sessions {
         metrics: SessionMetrics,
     ) -> Arc<Self> {
         let writes = Arc::new(Semaphore::new(limits.member_inflight_max));
-        Arc::new(Self { ensemble, replica, limits, writes, super_digest, metrics })
+        let throttle = Throttle::new(limits.rate);
+        Arc::new(Self { ensemble, replica, limits, writes, throttle, super_digest, metrics })
     }
 
     pub(crate) fn metrics(&self) -> &SessionMetrics {

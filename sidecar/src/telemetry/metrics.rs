@@ -4,7 +4,13 @@
 //! which term) are read when somebody asks, as one [`Levels`], so that what is served belongs together. Names start
 //! with `quorate_`, units are seconds and bytes; no label grows with paths, sessions or clients.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use opentelemetry::{
     KeyValue,
@@ -17,8 +23,10 @@ use quorate_tree::MemberId;
 use crate::storage::FlushReport;
 
 mod process;
+mod summary;
 mod zookeeper;
 
+pub(crate) use summary::{Figures, Summary, Tally};
 pub(crate) use zookeeper::{RequestCounts, ZookeeperMetrics};
 
 /// Bucket boundaries of every duration, in seconds. OpenTelemetry's own begin at 0, 5 and 10: of no use here.
@@ -62,9 +70,19 @@ pub(crate) struct Levels {
     pub(crate) log_bytes: u64,
 }
 
-/// Durations of one kind.
+/// Durations of one kind: a histogram to be collected, and a summary in microseconds to be read here.
 #[derive(Clone, Debug)]
-pub(crate) struct Seconds(Histogram<f64>);
+pub(crate) struct Seconds {
+    histogram: Histogram<f64>,
+    summary: Arc<Summary>,
+}
+
+/// A counter that is also read here.
+#[derive(Clone, Debug)]
+pub(crate) struct Count {
+    counter: Counter<u64>,
+    value: Arc<AtomicU64>,
+}
 
 /// What the log costs.
 #[derive(Clone, Debug)]
@@ -81,7 +99,9 @@ pub(crate) struct EnsembleMetrics {
     proposals: Counter<u64>,
     /// From the proposal to its own apply.
     pub(crate) proposal: Seconds,
-    snapshot: Seconds,
+    pub(crate) snapshot: Seconds,
+    /// From the moment the leader is lost, or the start, until one is known.
+    pub(crate) leaderless: Seconds,
     snapshot_hold: Gauge<f64>,
     peer_rtt: Histogram<f64>,
 }
@@ -99,10 +119,22 @@ pub(crate) enum ProposalEnd {
 #[derive(Clone, Debug)]
 pub(crate) struct SessionMetrics {
     attached: Counter<u64>,
-    expired: Counter<u64>,
+    pub(crate) expired: Count,
     detached: Counter<u64>,
+    pub(crate) throttled: Count,
+    /// How many watchers an event of each kind had.
+    pub(crate) watchers: Arc<Watchers>,
     /// From the change to the moment its event is handed to the connection.
     pub(crate) watch_delivery: Seconds,
+}
+
+/// Watchers of the events of each kind.
+#[derive(Debug, Default)]
+pub(crate) struct Watchers {
+    pub(crate) created: Summary,
+    pub(crate) deleted: Summary,
+    pub(crate) data_changed: Summary,
+    pub(crate) children_changed: Summary,
 }
 
 /// Why this member ended a session's stream.
@@ -131,6 +163,7 @@ pub(crate) struct DoorsMetrics {
 pub(crate) struct DoorMetrics {
     door: [KeyValue; 1],
     doors: DoorsMetrics,
+    refused: Arc<AtomicU64>,
 }
 
 impl Metrics {
@@ -180,6 +213,16 @@ fn seconds(meter: &Meter, name: &'static str, description: &'static str) -> Hist
     histogram.with_boundaries(SECONDS.to_vec()).build()
 }
 
+fn durations(meter: &Meter, name: &'static str, description: &'static str) -> Seconds {
+    Seconds { histogram: seconds(meter, name, description), summary: Arc::default() }
+}
+
+fn count(meter: &Meter, name: &'static str, description: &'static str) -> Count {
+    let counter = counter(meter, name, description);
+    counter.add(0, &[]);
+    Count { counter, value: Arc::default() }
+}
+
 fn gauge(meter: &Meter, name: &'static str, description: &'static str) -> Gauge<u64> {
     meter.u64_gauge(name).with_description(description).build()
 }
@@ -196,7 +239,24 @@ fn from_zero(counter: Counter<u64>, labels: impl IntoIterator<Item = KeyValue>) 
 
 impl Seconds {
     pub(crate) fn record(&self, duration: Duration) {
-        self.0.record(duration.as_secs_f64(), &[]);
+        self.histogram.record(duration.as_secs_f64(), &[]);
+        self.summary.record(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX));
+    }
+
+    pub(crate) fn summary(&self) -> &Summary {
+        &self.summary
+    }
+}
+
+impl Count {
+    fn add(&self, more: u64) {
+        self.counter.add(more, &[]);
+        self.value.fetch_add(more, Relaxed);
+    }
+
+    /// Since the start.
+    pub(crate) fn value(&self) -> u64 {
+        self.value.load(Relaxed)
     }
 }
 
@@ -205,7 +265,7 @@ impl StorageMetrics {
         let fsync = "Time to make appended entries durable.";
         let written = counter(meter, "quorate_wal_written_bytes", "Bytes written to the log.");
         written.add(0, &[]);
-        Self { fsync: Seconds(seconds(meter, "quorate_wal_fsync_duration", fsync)), written }
+        Self { fsync: durations(meter, "quorate_wal_fsync_duration", fsync), written }
     }
 
     pub(crate) fn flushed(&self, flush: FlushReport) {
@@ -222,12 +282,14 @@ impl EnsembleMetrics {
         let proposal = "Time from a proposal of this member to its own apply.";
         let snapshot = "Time to write a snapshot and make it durable.";
         let snapshot_hold = "Longest time for which the newest snapshot held up the replica.";
+        let leaderless = "Time without a leader, or from the start to the first one.";
         let peer_rtt = "Time from a heartbeat to a member to its answer.";
         Self {
             leader_changes,
             proposals: from_zero(proposals, ProposalEnd::ALL.map(ProposalEnd::label)),
-            proposal: Seconds(seconds(meter, "quorate_proposal_duration", proposal)),
-            snapshot: Seconds(seconds(meter, "quorate_snapshot_duration", snapshot)),
+            proposal: durations(meter, "quorate_proposal_duration", proposal),
+            snapshot: durations(meter, "quorate_snapshot_duration", snapshot),
+            leaderless: durations(meter, "quorate_leaderless_duration", leaderless),
             snapshot_hold: meter
                 .f64_gauge("quorate_snapshot_longest_hold")
                 .with_unit("s")
@@ -271,15 +333,17 @@ impl ProposalEnd {
 impl SessionMetrics {
     fn new(meter: &Meter) -> Self {
         let attached = counter(meter, "quorate_session_attached", "Sessions attached here, opened or resumed.");
-        let expired = counter(meter, "quorate_session_expired", "Sessions this member has applied the expiry of.");
-        expired.add(0, &[]);
+        let expired = count(meter, "quorate_session_expired", "Sessions this member has applied the expiry of.");
         let detached = counter(meter, "quorate_session_detached", "Session streams ended here, by reason.");
+        let throttled = count(meter, "quorate_session_throttled", "Clients turned away because they came too fast.");
         let delivery = "Time from a change to its event being handed to the watcher's connection.";
         Self {
             attached: from_zero(attached, [OPENED, RESUMED].map(how)),
             expired,
+            throttled,
             detached: from_zero(detached, DetachReason::ALL.map(DetachReason::label)),
-            watch_delivery: Seconds(seconds(meter, "quorate_watch_delivery_duration", delivery)),
+            watchers: Arc::default(),
+            watch_delivery: durations(meter, "quorate_watch_delivery_duration", delivery),
         }
     }
 
@@ -291,8 +355,12 @@ impl SessionMetrics {
         self.attached.add(1, &[how(RESUMED)]);
     }
 
+    pub(crate) fn throttled(&self) {
+        self.throttled.add(1);
+    }
+
     pub(crate) fn expired(&self) {
-        self.expired.add(1, &[]);
+        self.expired.add(1);
     }
 
     pub(crate) fn detached(&self, why: DetachReason) {
@@ -342,7 +410,7 @@ impl DoorsMetrics {
         self.connections.add(0, &door);
         self.refused.add(0, &door);
         self.failed.add(0, &door);
-        DoorMetrics { door, doors: self.clone() }
+        DoorMetrics { door, doors: self.clone(), refused: Arc::default() }
     }
 }
 
@@ -357,6 +425,12 @@ impl DoorMetrics {
 
     pub(crate) fn refused(&self) {
         self.doors.refused.add(1, &self.door);
+        self.refused.fetch_add(1, Relaxed);
+    }
+
+    /// Connections that this door has refused since the start.
+    pub(crate) fn refusals(&self) -> u64 {
+        self.refused.load(Relaxed)
     }
 
     pub(crate) fn accept_failed(&self) {

@@ -182,3 +182,28 @@ async fn writes_and_reads_of_both_doors_meet() {
     assert_eq!(&node.data[..], b"from zookeeper");
     assert_eq!(zookeeper.event().await, (EventType::NodeCreated, "/n".into()));
 }
+
+#[tokio::test]
+async fn sessions_that_come_too_fast_are_turned_away_and_come_back() {
+    let few = |config: &mut quorate_sidecar::Config| {
+        (config.sessions_per_second, config.sessions_burst) = (2, Some(3));
+    };
+    let ensemble = TestEnsemble::builder().members(1).settings(few).start().await.unwrap();
+    let address = ensemble.zookeeper_endpoint(1);
+    let mut first = Client::open(&address).await;
+
+    let request = new_session();
+    let all = futures_util::future::join_all((0..60).map(|_| Client::connect(&address, &request))).await;
+
+    // More than these come in a second, on any machine that can connect at all.
+    let (granted, refused) = (all.iter().flatten().count(), all.iter().filter(|client| client.is_none()).count());
+    assert!(granted >= 2 && refused >= 1, "{granted} were let in, {refused} not");
+    assert!(all.iter().flatten().all(|client| client.granted.session_id != 0), "nobody is told that it has expired");
+    // Who is there is not concerned.
+    assert!(first.stat("/").await.is_ok());
+    drop(first);
+    eventually("a session that was turned away is let in", async || {
+        Client::connect(&address, &request).await.is_some()
+    })
+    .await;
+}

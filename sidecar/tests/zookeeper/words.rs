@@ -6,7 +6,7 @@ use quorate_sidecar::testing::TestEnsemble;
 use quorate_wire::{AddWatchMode, Request, Response, create_flags};
 use tokio::io::AsyncReadExt as _;
 
-use crate::client::{Client, Raw, ensemble, eventually, exists, get_data, member};
+use crate::client::{Client, Raw, auth, ensemble, eventually, exists, get_data, member, new_session, set};
 
 async fn every_word() -> TestEnsemble {
     let builder = TestEnsemble::builder().members(1).tick(Duration::from_secs(2));
@@ -247,4 +247,83 @@ async fn statistics_start_anew_when_they_are_reset() {
     let peer = client.raw.stream.local_addr().unwrap();
     let text = word(&address, "cons").await;
     assert!(text.contains(&format!(" /{peer}[1](queued=0,recved=0,sent=0,")), "{text}");
+}
+
+#[tokio::test]
+async fn mntr_tells_timings_sizes_and_quotas() {
+    let ensemble = every_word().await;
+    let address = ensemble.zookeeper_endpoint(1);
+    let mut client = Client::open(&address).await;
+    for (path, data) in [("/app", ""), ("/app/x", "12345"), ("/zookeeper/quota/app", "")] {
+        client.create(path, data, create_flags::PERSISTENT).await.unwrap();
+    }
+    let limits = "count=7,bytes=-1=;byteHardLimit=100";
+    client.create("/zookeeper/quota/app/zookeeper_limits", limits, create_flags::PERSISTENT).await.unwrap();
+    client.ask(get_data("/app/x", true)).await.unwrap();
+    client.ask(set("/app/x", "123456", -1)).await.unwrap();
+
+    let asked = numbers(&word(&address, "mntr").await);
+
+    for (name, value) in [
+        ("zk_cnt_readlatency", "1"),
+        ("zk_cnt_updatelatency", "5"),
+        ("zk_cnt_node_changed_watch_count", "1"),
+        ("zk_max_node_changed_watch_count", "1"),
+        ("zk_avg_node_changed_watch_count", "1.0"),
+        ("zk_cnt_node_created_watch_count", "0"),
+        ("zk_cnt_election_time", "1"),
+        ("zk_connection_request_count", "1"),
+        ("zk_connection_revalidate_count", "0"),
+        ("zk_connection_rejected", "0"),
+        ("zk_auth_failed_count", "0"),
+        ("zk_app_quota_count_limit_per_namespace", "7"),
+        ("zk_app_quota_bytes_limit_per_namespace", "100"),
+        ("zk_app_quota_count_usage_per_namespace", "2"),
+        ("zk_app_quota_bytes_usage_per_namespace", "6"),
+        // A header and a stat, with the length before them.
+        ("zk_last_client_response_size", "88"),
+    ] {
+        assert_eq!(asked[name], value, "{name}");
+    }
+    let number = |name: &str| asked[name].parse::<f64>().unwrap();
+    assert!(number("zk_cnt_fsynctime") >= 1.0);
+    assert!(number("zk_p50_updatelatency") <= number("zk_p999_updatelatency"));
+    assert!(number("zk_p999_updatelatency") <= number("zk_max_updatelatency"));
+    assert!(number("zk_watch_bytes") > 0.0 && number("zk_watch_bytes") < number("zk_response_bytes"));
+    // Lengths and all: the handshake is 45 bytes and its length.
+    assert!(number("zk_bytes_received_count") > 49.0 + 6.0 * 12.0);
+
+    word(&address, "srst").await;
+    let anew = numbers(&word(&address, "mntr").await);
+    for name in ["zk_cnt_updatelatency", "zk_max_updatelatency", "zk_p999_updatelatency", "zk_cnt_fsynctime"] {
+        assert_eq!(anew[name], "0", "{name}");
+    }
+}
+
+#[tokio::test]
+async fn mntr_tells_who_was_turned_away_who_went_and_who_lied() {
+    let one_by_one = |config: &mut quorate_sidecar::Config| {
+        (config.sessions_per_second, config.sessions_burst) = (1, Some(2));
+    };
+    let ensemble = TestEnsemble::builder().members(1).settings(one_by_one).start().await.unwrap();
+    let address = ensemble.zookeeper_endpoint(1);
+    let mut liar = Client::open(&address).await;
+    let _ = liar.ask(auth("nobody", "x")).await;
+    liar.ended().await;
+
+    let mut refused = 0;
+    while refused == 0 {
+        let request = new_session();
+        let all = futures_util::future::join_all((0..40).map(|_| Client::connect(&address, &request))).await;
+        refused = all.iter().filter(|client| client.is_none()).count();
+    }
+
+    eventually("all are counted", async || {
+        let numbers = numbers(&word(&address, "mntr").await);
+        let is = |name: &str, value: usize| numbers[name] == value.to_string();
+        is("zk_connection_rejected", refused)
+            && is("zk_auth_failed_count", 1)
+            && numbers["zk_connection_drop_count"] != "0"
+    })
+    .await;
 }

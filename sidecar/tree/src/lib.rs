@@ -44,6 +44,7 @@ pub use ids::{MemberId, SessionId, Zxid};
 pub use limits::Limits;
 pub use outcome::{Applied, Outcome, Refusal, Refused, Reply};
 pub use path::{Path, PathError};
+pub use quotas::QuotaView;
 pub use read::SessionView;
 pub use snapshot::{LoadError, TreeLoader};
 pub use stat::Stat;

@@ -97,7 +97,37 @@ impl Quotas {
     }
 }
 
+/// A quota as it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QuotaView {
+    /// The node that it limits, with all below it.
+    pub subtree: String,
+    /// The limits, of which a hard one counts if there is one.
+    pub nodes_max: Option<u64>,
+    /// Of data.
+    pub bytes_max: Option<u64>,
+    /// What is there now.
+    pub nodes: u64,
+    /// Of data.
+    pub bytes: u64,
+}
+
 impl Tree {
+    /// The quotas that count, in the order of their paths.
+    pub fn quotas(&self) -> impl Iterator<Item = QuotaView> + '_ {
+        self.quotas.0.iter().map(|(subtree, limits)| {
+            let limits = Limits::parse(self.nodes.get(*limits).data.as_slice());
+            let Usage { nodes, bytes } = self.usage_of(subtree);
+            QuotaView {
+                subtree: subtree.to_string(),
+                nodes_max: limits.nodes_hard.or(limits.nodes),
+                bytes_max: limits.bytes_hard.or(limits.bytes),
+                nodes,
+                bytes,
+            }
+        })
+    }
+
     /// Whether the innermost quota lets so much more be at a path.
     ///
     /// # Errors

@@ -111,6 +111,24 @@ impl OpCode {
         self as i32
     }
 
+    /// Whether it changes something, for everybody to see, where it succeeds.
+    #[must_use]
+    pub fn writes(self) -> bool {
+        matches!(
+            self,
+            Self::Create
+                | Self::Create2
+                | Self::CreateContainer
+                | Self::CreateTtl
+                | Self::Delete
+                | Self::SetData
+                | Self::SetAcl
+                | Self::Multi
+                | Self::Reconfig
+                | Self::CloseSession
+        )
+    }
+
     /// The four letters under which servers show it as a connection's last operation.
     #[must_use]
     pub fn short_name(self) -> &'static str {

@@ -60,7 +60,7 @@ impl Reason {
 }
 
 /// Keys that are used, for finding what a misspelt one meant.
-pub(super) const USED: [&str; 14] = [
+pub(super) const USED: [&str; 17] = [
     "tickTime",
     "dataDir",
     "dataLogDir",
@@ -69,6 +69,9 @@ pub(super) const USED: [&str; 14] = [
     "minSessionTimeout",
     "maxSessionTimeout",
     "maxClientCnxns",
+    "connection_throttle_tokens",
+    "connection_throttle_fill_time",
+    "connection_throttle_fill_count",
     "4lw.commands.whitelist",
     "DigestAuthenticationProvider.superDigest",
     "DigestAuthenticationProvider.digestAlg",
@@ -147,8 +150,13 @@ const IGNORED: [(Reason, &[&str]); 15] = [
             "request_throttle*",
             "requestThrottle*",
             "throttled_op_wait_time",
-            "connectionThrottle*",
-            "connection_throttle*",
+            "connection_throttle_freeze_time",
+            "connection_throttle_drop_*",
+            "connection_throttle_decrease_ratio",
+            "connection_throttle_weight_enabled",
+            "connection_throttle_global_*",
+            "connection_throttle_local_*",
+            "connection_throttle_renew_*",
             "largeRequest*",
             "maxResponseCacheSize",
             "maxGetChildrenResponseCacheSize",

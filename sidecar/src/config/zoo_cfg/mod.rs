@@ -66,6 +66,7 @@ pub(super) fn read(path: &Path, above: &Layer) -> Result<ZooCfg, ZooCfgError> {
     let zookeeper_addr = file.client_addr(id, &servers, &above, &mut notes)?;
     let tick_ms = file.tick_ms(&above)?;
     let (session_timeout_min_ms, session_timeout_max_ms) = file.session_timeouts(tick_ms, &above)?;
+    let (sessions_per_second, sessions_burst) = file.session_rate()?.unzip();
     let layer = Layer {
         id: Some(id),
         data_dir: data_dir.data,
@@ -77,6 +78,8 @@ pub(super) fn read(path: &Path, above: &Layer) -> Result<ZooCfg, ZooCfgError> {
         session_timeout_max_ms,
         reap_period_ms: file.reap_period_ms(&above)?,
         connections_per_address: file.number("maxClientCnxns")?.and_then(|max| usize::try_from(max).ok()),
+        sessions_per_second,
+        sessions_burst,
         four_letter_words: file.four_letter_words(&mut notes),
         super_digest: file.super_digest()?,
         ..Layer::default()
@@ -404,6 +407,18 @@ impl File {
             }
             _ => Ok((min, max)),
         }
+    }
+
+    /// ZooKeeper's bucket of tokens: so many sessions at once, and a few more every few milliseconds. Without tokens there
+    /// is none.
+    fn session_rate(&mut self) -> Result<Option<(u32, u32)>, ZooCfgError> {
+        let tokens = self.number("connection_throttle_tokens")?.unwrap_or(0);
+        let every_ms = self.number("connection_throttle_fill_time")?.unwrap_or(1).max(1);
+        let count = self.number("connection_throttle_fill_count")?.unwrap_or(1);
+        // At least one of each: a bucket that never fills lets nobody in.
+        let within = |number: u64, max: u32| u32::try_from(number).unwrap_or(max).clamp(1, max);
+        let per_second = within(count.saturating_mul(1000) / every_ms, limits::SESSIONS_PER_SECOND_MAX);
+        Ok((tokens > 0).then(|| (per_second, within(tokens, limits::SESSIONS_BURST_MAX))))
     }
 
     fn four_letter_words(&mut self, notes: &mut Vec<String>) -> Option<FourLetterWords> {

@@ -69,6 +69,25 @@ fn the_file_of_a_server_makes_a_member() {
 }
 
 #[test]
+fn a_bucket_of_tokens_bounds_how_fast_sessions_come() {
+    let home = Home::of("1\n");
+    let check = |text: &str, expected: (Option<u32>, Option<u32>)| {
+        let zoo = home.read(&format!("clientPort=2181\nclientPortAddress=zk1\n{text}\n{THREE}")).unwrap();
+        assert_eq!((zoo.layer.sessions_per_second, zoo.layer.sessions_burst), expected, "{text}");
+        assert_eq!(zoo.notes, Vec::<String>::new(), "{text}");
+    };
+
+    check("", (None, None));
+    check("connection_throttle_tokens=0\nconnection_throttle_fill_count=5", (None, None));
+    check("connection_throttle_tokens=200", (Some(1000), Some(200)));
+    let filled = "connection_throttle_tokens=200\nconnection_throttle_fill_time=20\nconnection_throttle_fill_count=2";
+    check(filled, (Some(100), Some(200)));
+    check("connection_throttle_tokens=1\nconnection_throttle_fill_time=60000", (Some(1), Some(1)));
+    let told = home.read(&format!("clientPort=2181\nconnection_throttle_freeze_time=100\n{THREE}")).unwrap().notes;
+    assert!(told.iter().any(|note| note.starts_with("ignored connection_throttle_freeze_time")), "{told:?}");
+}
+
+#[test]
 fn a_server_that_stands_alone_needs_no_myid_and_no_server_lines() {
     let home = Home::of("");
     fs::remove_file(home.path().join("myid")).unwrap();

@@ -337,6 +337,8 @@ fn status_of(error: AttachError) -> Status {
         AttachError::WrongPassword => Status::unauthenticated(error.to_string()),
         AttachError::AnotherEnsemble { .. } => Status::failed_precondition(error.to_string()),
         AttachError::TooManySessions => Status::resource_exhausted(error.to_string()),
-        AttachError::NotReady(_) | AttachError::NoQuorum => Status::unavailable(error.to_string()),
+        AttachError::NotReady(_) | AttachError::NoQuorum | AttachError::Throttled => {
+            Status::unavailable(error.to_string())
+        }
     }
 }

@@ -161,6 +161,7 @@ async fn begin(stream: &mut FrameStream, service: &Arc<ZookeeperService>, stats:
             None
         }
         Err(_elapsed) => {
+            stats.silent();
             debug!(%peer, "a connection of the ZooKeeper door said nothing");
             None
         }

@@ -8,7 +8,7 @@ use quorate_wire::{ConnectRequest, ConnectResponse, PASSWORD_BYTES, frame};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::{ZookeeperService, connection::FrameStream, registry::Entry};
+use super::{ZookeeperService, connection::FrameStream, registry::Entry, serving::LENGTH_BYTES};
 use crate::session::{AttachError, AttachRequest, Attachment, Resume};
 
 /// A client that has just said hello takes the answer at once, or never.
@@ -29,8 +29,9 @@ pub(super) async fn attach(
     service: &ZookeeperService,
     stats: &Entry,
 ) -> Option<Attached> {
-    stats.received(1);
+    stats.received(1, first.len() as u64 + LENGTH_BYTES);
     let asked = ConnectRequest::decode(&first).ok()?;
+    stats.shook_hands(asked.session_id != 0);
     let read_only = asked.read_only;
     let while_it_lasts = service.read_only();
     let attached = match &while_it_lasts {
@@ -49,11 +50,11 @@ pub(super) async fn attach(
                 read_only: read_only.map(|_| while_it_lasts.is_some()),
             };
             stats.sent(1);
-            answer(&response, stream).await.then_some(Attached { attachment, while_it_lasts })
+            answer(&response, stream, stats).await.then_some(Attached { attachment, while_it_lasts })
         }
         Err(error @ (AttachError::Expired | AttachError::WrongPassword)) => {
             debug!(peer = %stream.peer(), %error, "no session");
-            answer(&ConnectResponse::no_session(read_only), stream).await;
+            answer(&ConnectResponse::no_session(read_only), stream, stats).await;
             stats.sent(1);
             stream.finish().await;
             None
@@ -62,6 +63,7 @@ pub(super) async fn attach(
         Err(
             error @ (AttachError::AnotherEnsemble { .. }
             | AttachError::TooManySessions
+            | AttachError::Throttled
             | AttachError::NotReady(_)
             | AttachError::NoQuorum),
         ) => {
@@ -83,8 +85,9 @@ fn request(asked: ConnectRequest, stream: &FrameStream) -> AttachRequest {
     }
 }
 
-async fn answer(response: &ConnectResponse, stream: &mut FrameStream) -> bool {
+async fn answer(response: &ConnectResponse, stream: &mut FrameStream, stats: &Entry) -> bool {
     let mut out = BytesMut::with_capacity(64);
     frame(&mut out, |out| response.encode(out));
+    stats.sent_bytes(out.len() as u64);
     stream.send(&out, ANSWER_WITHIN).await.is_ok()
 }

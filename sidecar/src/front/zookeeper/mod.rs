@@ -10,7 +10,12 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::Member;
-use crate::{config::FourLetterWords, net::Door, session::Sessions, telemetry::metrics::ZookeeperMetrics};
+use crate::{
+    config::FourLetterWords,
+    net::Door,
+    session::Sessions,
+    telemetry::metrics::{DoorMetrics, Metrics},
+};
 
 mod connection;
 mod handshake;
@@ -39,7 +44,8 @@ pub(crate) struct ZookeeperService {
     connections: Registry,
     quorum: Quorum,
     received: Received,
-    metrics: ZookeeperMetrics,
+    metrics: Metrics,
+    door: DoorMetrics,
 }
 
 /// What the door is told, and what it tells of itself.
@@ -58,7 +64,8 @@ impl ZookeeperService {
         sessions: Arc<Sessions>,
         member: Arc<Member>,
         settings: Settings,
-        metrics: ZookeeperMetrics,
+        metrics: Metrics,
+        door: DoorMetrics,
     ) -> Arc<Self> {
         Arc::new(Self {
             sessions,
@@ -68,6 +75,7 @@ impl ZookeeperService {
             quorum: Quorum::default(),
             received: Received::default(),
             metrics,
+            door,
         })
     }
 

@@ -9,14 +9,17 @@ use std::{
         Arc,
         atomic::{AtomicI32, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use parking_lot::Mutex;
 use quorate_tree::{SessionId, Zxid};
 use quorate_wire::OpCode;
 
-use crate::clock::Clock;
+use crate::{
+    clock::Clock,
+    telemetry::metrics::{Figures, Summary, Tally},
+};
 
 /// All connections, and what those did that have gone.
 #[derive(Debug, Default)]
@@ -36,7 +39,23 @@ struct Open {
 pub(super) struct Totals {
     pub(super) received: AtomicU64,
     pub(super) sent: AtomicU64,
-    pub(super) latency: Latency,
+    /// From a request to its answer, in microseconds, of those that only read and of the others.
+    pub(super) reads: Summary,
+    pub(super) updates: Summary,
+    pub(super) bytes_received: AtomicU64,
+    pub(super) bytes_sent: AtomicU64,
+    /// Of the bytes sent, those of events.
+    pub(super) event_bytes: AtomicU64,
+    pub(super) answer_bytes: Summary,
+    pub(super) last_answer_bytes: AtomicU64,
+    /// Handshakes, and those of them that resume a session.
+    pub(super) handshakes: AtomicU64,
+    pub(super) resumptions: AtomicU64,
+    /// Connections whose clients went without closing their sessions.
+    pub(super) lost: AtomicU64,
+    /// Connections that never said who they are.
+    pub(super) silent: AtomicU64,
+    pub(super) wrong_credentials: AtomicU64,
 }
 
 /// What one connection did.
@@ -56,17 +75,9 @@ pub(super) struct ConnectionStats {
     pub(super) last_xid: AtomicI32,
     pub(super) last_zxid: AtomicI64,
     pub(super) last_answer_ms: AtomicI64,
-    pub(super) latency: Latency,
-}
-
-/// From a request to its answer, in microseconds.
-#[derive(Debug)]
-pub(super) struct Latency {
-    last: AtomicU64,
-    min: AtomicU64,
-    max: AtomicU64,
-    sum: AtomicU64,
-    count: AtomicU64,
+    /// From a request to its answer, in microseconds.
+    pub(super) latency: Summary,
+    pub(super) last_latency_us: AtomicU64,
 }
 
 /// A connection's place in the registry, given up when it is dropped.
@@ -76,6 +87,13 @@ pub(super) struct Entry {
     stats: Arc<ConnectionStats>,
     server: Arc<Totals>,
     open: Arc<Mutex<Open>>,
+}
+
+impl Totals {
+    /// From a request to its answer, in microseconds.
+    pub(super) fn latency(&self) -> Figures {
+        self.reads.figures().and(self.updates.figures())
+    }
 }
 
 impl Registry {
@@ -92,7 +110,8 @@ impl Registry {
             last_xid: AtomicI32::new(0),
             last_zxid: AtomicI64::new(0),
             last_answer_ms: AtomicI64::new(0),
-            latency: Latency::default(),
+            latency: Summary::small(),
+            last_latency_us: AtomicU64::new(0),
         });
         let mut open = self.open.lock();
         let id = open.next;
@@ -125,14 +144,29 @@ impl Registry {
             connection.received.store(0, Relaxed);
             connection.sent.store(0, Relaxed);
             connection.latency.reset();
+            connection.last_latency_us.store(0, Relaxed);
         }
     }
 
     /// Forgets what the server did.
     pub(super) fn reset(&self) {
-        self.server.received.store(0, Relaxed);
-        self.server.sent.store(0, Relaxed);
-        self.server.latency.reset();
+        let totals = &*self.server;
+        for count in [
+            &totals.received,
+            &totals.sent,
+            &totals.bytes_received,
+            &totals.bytes_sent,
+            &totals.event_bytes,
+            &totals.last_answer_bytes,
+            &totals.handshakes,
+            &totals.resumptions,
+            &totals.lost,
+            &totals.silent,
+            &totals.wrong_credentials,
+        ] {
+            count.store(0, Relaxed);
+        }
+        [&totals.reads, &totals.updates, &totals.answer_bytes].into_iter().for_each(Summary::reset);
     }
 }
 
@@ -143,9 +177,32 @@ impl Entry {
         self.stats.last_zxid.store(zxid.0 as i64, Relaxed);
     }
 
-    pub(super) fn received(&self, frames: u64) {
+    pub(super) fn received(&self, frames: u64, bytes: u64) {
         self.stats.received.fetch_add(frames, Relaxed);
         self.server.received.fetch_add(frames, Relaxed);
+        self.server.bytes_received.fetch_add(bytes, Relaxed);
+    }
+
+    pub(super) fn sent_bytes(&self, bytes: u64) {
+        self.server.bytes_sent.fetch_add(bytes, Relaxed);
+    }
+
+    /// A client asks for a session: a new one, or the one it had.
+    pub(super) fn shook_hands(&self, resumes: bool) {
+        self.server.handshakes.fetch_add(1, Relaxed);
+        self.server.resumptions.fetch_add(resumes.into(), Relaxed);
+    }
+
+    pub(super) fn lost(&self) {
+        self.server.lost.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn silent(&self) {
+        self.server.silent.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn wrong_credential(&self) {
+        self.server.wrong_credentials.fetch_add(1, Relaxed);
     }
 
     pub(super) fn sent(&self, frames: u64) {
@@ -165,9 +222,18 @@ impl Entry {
         self.stats.last_answer_ms.store(Clock::wall_ms(), Relaxed);
     }
 
-    pub(super) fn took(&self, batch: &Batch) {
-        self.stats.latency.add(batch);
-        self.server.latency.add(batch);
+    /// What is sent from here on, to be put into the shared numbers at once.
+    pub(super) fn batch(&self) -> Batch<'_> {
+        Batch {
+            stats: &self.stats,
+            totals: &self.server,
+            reads: Tally::default(),
+            updates: Tally::default(),
+            answer_bytes: Tally::default(),
+            last_us: None,
+            last_answer_bytes: None,
+            event_bytes: 0,
+        }
     }
 
     pub(super) fn last_zxid(&self) -> i64 {
@@ -181,83 +247,51 @@ impl Drop for Entry {
     }
 }
 
-/// The latencies of a batch of answers, put into the shared numbers at once.
-#[derive(Debug)]
-pub(super) struct Batch {
-    last: u64,
-    min: u64,
-    max: u64,
-    sum: u64,
-    count: u64,
+/// What is sent at once.
+pub(super) struct Batch<'a> {
+    stats: &'a ConnectionStats,
+    totals: &'a Totals,
+    reads: Tally,
+    updates: Tally,
+    answer_bytes: Tally,
+    last_us: Option<u64>,
+    last_answer_bytes: Option<u64>,
+    event_bytes: u64,
 }
 
-impl Batch {
-    pub(super) fn new() -> Self {
-        Self { last: 0, min: u64::MAX, max: 0, sum: 0, count: 0 }
-    }
-
-    pub(super) fn add(&mut self, asked: Instant, now: Instant) {
-        let us = u64::try_from(now.duration_since(asked).as_micros()).unwrap_or(u64::MAX);
-        self.last = us;
-        self.min = self.min.min(us);
-        self.max = self.max.max(us);
-        self.sum += us;
-        self.count += 1;
-    }
-}
-
-impl Default for Latency {
-    fn default() -> Self {
-        Self {
-            last: AtomicU64::new(0),
-            min: AtomicU64::new(u64::MAX),
-            max: AtomicU64::new(0),
-            sum: AtomicU64::new(0),
-            count: AtomicU64::new(0),
-        }
-    }
-}
-
-impl Latency {
-    fn add(&self, batch: &Batch) {
-        if batch.count == 0 {
-            return;
-        }
-        self.last.store(batch.last, Relaxed);
-        self.min.fetch_min(batch.min, Relaxed);
-        self.max.fetch_max(batch.max, Relaxed);
-        self.sum.fetch_add(batch.sum, Relaxed);
-        self.count.fetch_add(batch.count, Relaxed);
-    }
-
-    fn reset(&self) {
-        self.last.store(0, Relaxed);
-        self.min.store(u64::MAX, Relaxed);
-        self.max.store(0, Relaxed);
-        self.sum.store(0, Relaxed);
-        self.count.store(0, Relaxed);
-    }
-
-    pub(super) fn last(&self) -> Duration {
-        Duration::from_micros(self.last.load(Relaxed))
-    }
-
-    pub(super) fn min(&self) -> Duration {
-        match self.min.load(Relaxed) {
-            u64::MAX => Duration::ZERO,
-            us => Duration::from_micros(us),
+impl Batch<'_> {
+    /// An answer, and how long it took if it was waited for.
+    pub(super) fn answer(&mut self, op: Option<OpCode>, took: Option<Duration>, bytes: usize) {
+        self.last_answer_bytes = Some(bytes as u64);
+        self.answer_bytes.add(bytes as u64, &self.totals.answer_bytes);
+        let Some(took) = took else { return };
+        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.last_us = Some(us);
+        if op.is_some_and(OpCode::writes) {
+            self.updates.add(us, &self.totals.updates);
+        } else {
+            self.reads.add(us, &self.totals.reads);
         }
     }
 
-    pub(super) fn max(&self) -> Duration {
-        Duration::from_micros(self.max.load(Relaxed))
+    pub(super) fn event(&mut self, bytes: usize) {
+        self.event_bytes += bytes as u64;
     }
 
-    /// In milliseconds.
-    pub(super) fn average_ms(&self) -> f64 {
-        match self.count.load(Relaxed) {
-            0 => 0.0,
-            count => self.sum.load(Relaxed) as f64 / count as f64 / 1000.0,
+    /// The batch is whole.
+    pub(super) fn record(self) {
+        let Self { stats, totals, .. } = self;
+        stats.latency.add(&self.reads);
+        stats.latency.add(&self.updates);
+        if let Some(us) = self.last_us {
+            stats.last_latency_us.store(us, Relaxed);
         }
+        totals.reads.add(&self.reads);
+        totals.updates.add(&self.updates);
+        totals.answer_bytes.add(&self.answer_bytes);
+        if let Some(bytes) = self.last_answer_bytes {
+            totals.last_answer_bytes.store(bytes, Relaxed);
+        }
+        totals.event_bytes.fetch_add(self.event_bytes, Relaxed);
     }
 }

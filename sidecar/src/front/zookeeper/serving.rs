@@ -15,7 +15,7 @@ use super::{
     ZookeeperService,
     connection::{Broken, FrameStream},
     received::Held,
-    registry::{Batch, Entry},
+    registry::Entry,
     reply::{self, After},
     request::{self, Aside, Asked, Then},
     tag::Tag,
@@ -25,6 +25,9 @@ use crate::{
     session::{Attachment, Ended, Output, RequestKind},
     telemetry::metrics::{DetachReason, RequestCounts},
 };
+
+/// Of a frame, before it.
+pub(super) const LENGTH_BYTES: u64 = 4;
 
 /// Requests handed on at once; answers that are ready are sent between two such batches.
 const BATCH: usize = 256;
@@ -59,7 +62,7 @@ pub(super) async fn serve(
         held: service.received.of_connection(),
         then: Then::Continue,
         outbox: BytesMut::new(),
-        kinds: service.metrics.requests(),
+        kinds: service.metrics.zookeeper.requests(),
         stop,
     };
     let end = match serving.run().await {
@@ -67,6 +70,9 @@ pub(super) async fn serve(
         Err(end) => end,
     };
     let reason = end.reason();
+    if reason == DetachReason::ClientGone {
+        stats.lost();
+    }
     debug!(%session, ?end, "a session of the ZooKeeper door is detached");
     service.sessions.metrics().detached(reason);
     // The session is free before its client closes its side.
@@ -172,12 +178,14 @@ impl Serving<'_> {
     /// Hands on what has been read, up to a batch; whether there was anything.
     async fn take(&mut self) -> Result<bool, End> {
         let mut requests = Vec::new();
+        let mut received_bytes = 0;
         let now = Instant::now();
         while self.then == Then::Continue
             && requests.len() < BATCH
             && self.asked_bytes < INFLIGHT_BYTES_MAX
             && let Some(Asked { request, op, bytes, aside, then }) = self.next_asked()
         {
+            received_bytes += bytes as u64 + LENGTH_BYTES;
             if !matches!(request.kind, RequestKind::Heartbeat) {
                 self.asked.push_back(Pending { since: now, bytes });
                 self.asked_bytes += bytes;
@@ -190,7 +198,7 @@ impl Serving<'_> {
         if requests.is_empty() {
             return Ok(false);
         }
-        self.stats.received(requests.len() as u64);
+        self.stats.received(requests.len() as u64, received_bytes);
         self.stats.outstanding(self.asked.len());
         self.kinds.record();
         tokio::select! {
@@ -230,23 +238,31 @@ impl Serving<'_> {
 
     async fn give_items(&mut self, items: Vec<Item>) -> Result<(), End> {
         let now = Instant::now();
-        let mut batch = Batch::new();
+        let stats = self.stats;
+        let mut batch = stats.batch();
         let mut last = None;
         let mut after = After::Continue;
         let mut sent = 0;
         for item in items {
             sent += 1;
+            let bytes_before = self.outbox.len();
             match item {
-                Item::Event(event) => reply::encode_event(&event, &mut self.outbox),
+                Item::Event(event) => {
+                    reply::encode_event(&event, &mut self.outbox);
+                    batch.event(self.outbox.len() - bytes_before);
+                }
                 Item::Reply { tag, zxid, answer } => {
                     let tag = Tag::unpack(tag);
-                    if let Some(pending) = self.asked.pop_front() {
-                        batch.add(pending.since, now);
-                        self.asked_bytes -= pending.bytes;
-                    }
+                    let pending = self.asked.pop_front();
+                    self.asked_bytes -= pending.as_ref().map_or(0, |pending| pending.bytes);
                     last = Some((tag, zxid));
                     after = reply::encode(tag, zxid, answer, &mut self.asides, &mut self.outbox);
+                    let took = pending.map(|pending| now.duration_since(pending.since));
+                    batch.answer(tag.op, took, self.outbox.len() - bytes_before);
                     if after != After::Continue {
+                        if tag.op == Some(OpCode::Auth) {
+                            stats.wrong_credential();
+                        }
                         break;
                     }
                     if tag.op == Some(OpCode::Auth) && tag.refusal.is_none() {
@@ -259,9 +275,9 @@ impl Serving<'_> {
             }
         }
         self.stats.sent(sent);
+        batch.record();
         if let Some((tag, zxid)) = last {
             self.stats.answered(tag.op, tag.xid, zxid);
-            self.stats.took(&batch);
             self.stats.outstanding(self.asked.len());
         }
         self.flush().await?;
@@ -279,6 +295,7 @@ impl Serving<'_> {
             sent = self.stream.send(&outbox, self.patience) => sent?,
             () = self.stop.cancelled() => return Err(End::Stop),
         }
+        self.stats.sent_bytes(outbox.len() as u64);
         if outbox.capacity() <= OUTBOX_BYTES_KEPT.max(2 * outbox.len()) {
             self.outbox = outbox;
             self.outbox.clear();

@@ -30,6 +30,7 @@ fn every_duration_has_the_same_buckets() {
     metrics.storage.fsync.record(tick);
     metrics.ensemble.snapshot_written(tick, tick);
     metrics.ensemble.proposal.record(tick);
+    metrics.ensemble.leaderless.record(tick);
     metrics.ensemble.peer_answered(MemberId(2), tick);
     metrics.sessions.watch_delivery.record(tick);
 
@@ -37,9 +38,9 @@ fn every_duration_has_the_same_buckets() {
     let kinds = text.matches("# TYPE").count();
     let histograms = text.lines().filter(|line| line.starts_with("# TYPE") && line.ends_with(" histogram")).count();
     let buckets = text.lines().filter(|line| line.contains("_bucket{")).count();
-    assert!(kinds > histograms && histograms == 5, "{text}");
+    assert!(kinds > histograms && histograms == 6, "{text}");
     assert_eq!(buckets, histograms * (SECONDS.len() + 1));
-    for name in ["wal_fsync", "snapshot", "proposal", "watch_delivery"] {
+    for name in ["wal_fsync", "snapshot", "proposal", "leaderless", "watch_delivery"] {
         assert_eq!(value(&text, &format!(r#"quorate_{name}_duration_seconds_bucket{{le="0.001"}}"#)), 1.0);
     }
     assert_eq!(value(&text, r#"quorate_peer_rtt_seconds_bucket{peer="2",le="0.001"}"#), 1.0);
@@ -131,6 +132,7 @@ fn what_is_documented_is_what_is_served() {
     metrics.storage.fsync.record(tick);
     metrics.ensemble.snapshot_written(tick, tick);
     metrics.ensemble.proposal.record(tick);
+    metrics.ensemble.leaderless.record(tick);
     metrics.ensemble.peer_answered(MemberId(2), tick);
     metrics.sessions.watch_delivery.record(tick);
     let mut requests = metrics.zookeeper.requests();

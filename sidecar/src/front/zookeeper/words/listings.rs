@@ -46,16 +46,16 @@ pub(super) fn connections(service: &ZookeeperService) -> String {
             if last_xid >= 0 {
                 let _ = write!(text, ",lcxid=0x{last_xid:x}");
             }
-            let latency = &connection.latency;
+            let latency = connection.latency.figures();
             let _ = write!(
                 text,
                 ",lzxid=0x{:x},lresp={},llat={},minlat={},avglat={},maxlat={}",
                 connection.last_zxid.load(Relaxed),
                 connection.last_answer_ms.load(Relaxed),
-                latency.last().as_millis(),
-                latency.min().as_millis(),
-                trimmed(latency.average_ms()),
-                latency.max().as_millis(),
+                connection.last_latency_us.load(Relaxed) / 1000,
+                latency.min / 1000,
+                trimmed(latency.average() / 1000.0),
+                latency.max / 1000,
             );
         }
         text.push_str(")\n");

@@ -67,6 +67,7 @@ fn text(word: FourLetterWord, service: &ZookeeperService) -> String {
         }
         W::Srst => {
             service.connections.reset();
+            metrics::reset(service);
             "Server stats reset.\n".into()
         }
         W::Ruok | W::Envi | W::Gtmk | W::Isro => String::new(),

@@ -41,15 +41,14 @@ pub(super) fn summary(service: &ZookeeperService, clients: &str) -> String {
     let status = service.member.status();
     let totals = service.connections.totals();
     let load = |value: &std::sync::atomic::AtomicU64| value.load(std::sync::atomic::Ordering::Relaxed);
-    let latency = &totals.latency;
+    let latency = totals.latency();
     let only_reads = match service.read_only() {
         Some(_) => "READ-ONLY mode; serving only read-only clients\n",
         None => "",
     };
     let mut text = format!("Zookeeper version: {}\n{only_reads}{clients}", version());
-    let min = latency.min().as_millis();
-    let max = latency.max().as_millis();
-    let average = trimmed(latency.average_ms());
+    let (min, max) = (latency.min / 1000, latency.max / 1000);
+    let average = trimmed(latency.average() / 1000.0);
     let outstanding = service.connections.outstanding();
     let _ = write!(
         text,
