@@ -64,6 +64,27 @@ fn what_is_kept_is_found_where_the_answer_says() {
 }
 
 #[test]
+fn the_first_write_after_a_kill_is_found_over_both_protocols() {
+    let (runtime, ensemble) = ensemble();
+    for zookeeper in [false, true] {
+        // Nobody is killed, so that the next write is the first one after it.
+        let mut command = quorate(["bench", "failover", "-o", "json", "--rounds", "2", "--warm-up", "100ms"]);
+        command.args(["--kill-cmd", "date +%s%N", "--restart-cmd", "true"]);
+        command.env("QUORATE_ENDPOINT", ensemble.endpoint(1));
+        if zookeeper {
+            command.args(["--zookeeper", &ensemble.zookeeper_endpoint(1)]);
+        }
+
+        let said = run(&mut command);
+
+        assert_eq!(said.code, Some(0), "{said:?}");
+        let results: Vec<Value> = serde_json::from_str(&said.out).unwrap();
+        assert!(results[0]["round_ms"].as_f64() > Some(0.0), "{said:?}");
+    }
+    runtime.block_on(ensemble.shutdown());
+}
+
+#[test]
 fn an_open_loop_does_what_is_due_and_no_more() {
     let (runtime, ensemble) = ensemble();
     let mut command = quorate(["bench", "get", "-o", "json", "--rate", "200", "--sessions", "2", "--keys", "5"]);
@@ -89,6 +110,7 @@ fn what_does_not_hold_and_what_is_not_there_ends_with_its_code() {
 
     bench(&["gets"]).refused(2, "there are set-lat, set, create");
     bench(&["get", "--assert", "p98<1ms"]).refused(2, "a condition is one of");
+    bench(&["get", "--kill-cmd", "true"]).refused(2, "--restart-cmd");
     bench(&["get", "--server-pids", "4294967295"]).refused(1, "there is no process 4294967295");
     bench(&["get", "--zookeeper", "127.0.0.1:1"]).refused(4, "no session with 127.0.0.1:1");
     let nobody = run(quorate(["bench", "get"]).env("QUORATE_ENDPOINT", "http://127.0.0.1:1"));

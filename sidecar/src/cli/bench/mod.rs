@@ -25,6 +25,7 @@ use crate::net::raise_open_files;
 mod assertion;
 mod churn;
 mod drive;
+mod failover;
 mod fan_out;
 mod grpc;
 mod idle;
@@ -46,7 +47,7 @@ use workload::{Kind, Workload};
 ///
 /// Workloads: set-lat, set, create, get-lat, get, lget-lat, lget, mixed, mixed-d1, eph, lock1, lock8, lock64, churn,
 /// watch1000, watch5000; without any, all of these. Heavy ones: memory loads a million nodes, idle keeps ten thousand
-/// sessions. The nodes of a run are below /bench and deleted at its end.
+/// sessions, failover kills the leader. The nodes of a run are below /bench and deleted at its end.
 #[derive(Args, Debug)]
 pub(super) struct Bench {
     /// What to do
@@ -84,6 +85,18 @@ pub(super) struct Bench {
     /// How long to load before that
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration)]
     warm_up: Duration,
+
+    /// Of watch1000, watch5000 and failover [default: the workload's]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    rounds: Option<u16>,
+
+    /// What kills the leader and prints when, in nanoseconds since 1970 (failover)
+    #[arg(long, value_name = "COMMAND", requires = "restart_cmd")]
+    kill_cmd: Option<String>,
+
+    /// What starts it again and comes back when the ensemble is whole (failover)
+    #[arg(long, value_name = "COMMAND", requires = "kill_cmd")]
+    restart_cmd: Option<String>,
 
     /// Members on this machine by their process ids: their CPU and memory are measured too
     #[arg(long, value_name = "PID,...", value_delimiter = ',')]
@@ -203,7 +216,11 @@ impl Bench {
         let measured = match workload.kind {
             Kind::Lock => lock::run(target, &plan, folder, &live).await,
             Kind::Churn => churn::run(target, &plan, &live).await,
-            Kind::FanOut { rounds } => fan_out::run(target, &plan, rounds, &mut setter, folder).await,
+            Kind::FanOut { rounds } => fan_out::run(target, &plan, self.rounds(rounds), &mut setter, folder).await,
+            Kind::Failover { rounds } => {
+                let commands = self.commands()?;
+                failover::run(target, &plan, self.rounds(rounds), &commands, &mut setter, folder).await
+            }
             Kind::Memory => memory::run(&mut setter, &plan, folder, &live).await,
             Kind::Idle => idle::run(target, &plan, &live).await,
             Kind::Loop(mix) => {
@@ -219,6 +236,17 @@ impl Bench {
             eprint!("\r\x1b[K");
         }
         Ok(measured?.named(workload.name, folder.into(), &plan))
+    }
+
+    fn rounds(&self, usual: usize) -> usize {
+        self.rounds.map_or(usual, usize::from)
+    }
+
+    fn commands(&self) -> Result<failover::Commands, Failure> {
+        match (&self.kill_cmd, &self.restart_cmd) {
+            (Some(kill), Some(restart)) => Ok(failover::Commands { kill: kill.clone(), restart: restart.clone() }),
+            _ => Err(Failure::new(Exit::Usage, "failover needs --kill-cmd and --restart-cmd")),
+        }
     }
 
     /// On a terminal, what happens while it happens.

@@ -99,6 +99,12 @@ impl Target {
         })
     }
 
+    pub(super) fn members(&self) -> usize {
+        match self {
+            Self::Grpc(addresses) | Self::Zookeeper(addresses) => addresses.len(),
+        }
+    }
+
     /// So many sessions, spread over all members, each of which has seen what is there.
     pub(super) async fn connect_all(&self, sessions: usize, folder: &str) -> Result<Vec<Session>, Failure> {
         let opening = (0..sessions).map(|at| async move {

@@ -32,6 +32,8 @@ pub(super) enum Kind {
     Memory,
     /// Keeping sessions.
     Idle,
+    /// Killing the leader so often.
+    Failover { rounds: usize },
 }
 
 /// Which operations.
@@ -57,7 +59,7 @@ const fn of_kind(name: &'static str, kind: Kind, sessions: usize) -> Workload {
     Workload { name, kind, sessions, in_flight: 1, value_size: 0, keys: KEYS }
 }
 
-pub(super) const ALL: [Workload; 18] = [
+pub(super) const ALL: [Workload; 19] = [
     looping("set-lat", Mix::Set, 1, 1, 256),
     looping("set", Mix::Set, 32, 16, 256),
     looping("create", Mix::Create, 32, 16, 256),
@@ -77,12 +79,13 @@ pub(super) const ALL: [Workload; 18] = [
     Workload { name: "memory", kind: Kind::Memory, sessions: 1, in_flight: 8, value_size: 100, keys: 1_000_000 },
     // No operations: only sessions.
     Workload { name: "idle", kind: Kind::Idle, sessions: 10_000, in_flight: 0, value_size: 0, keys: 0 },
+    of_kind("failover", Kind::Failover { rounds: 7 }, 1),
 ];
 
 impl Workload {
-    /// Whether it is run where none is named: it is over soon and takes little of the machine.
+    /// Whether it is run where none is named: it is over soon, takes little of the machine and leaves it whole.
     pub(super) fn is_light(&self) -> bool {
-        !matches!(self.kind, Kind::Memory | Kind::Idle)
+        !matches!(self.kind, Kind::Memory | Kind::Idle | Kind::Failover { .. })
     }
 }
 
