@@ -69,6 +69,28 @@ pub(crate) struct Counts {
     pub(crate) reaped: usize,
 }
 
+impl Counts {
+    /// Whether there was something of every kind that a run with such a reaping is for.
+    pub(crate) fn has_met_all(&self, reaping: Reaping) -> bool {
+        match reaping {
+            Reaping::Soon => self.reaped > 0,
+            Reaping::Never => {
+                let kinds = [
+                    self.replies,
+                    self.refusals,
+                    self.events,
+                    self.sessions,
+                    self.resumed,
+                    self.expired,
+                    self.quotas,
+                    self.too_much,
+                ];
+                kinds.iter().all(|count| *count > 0)
+            }
+        }
+    }
+}
+
 /// A session on both servers.
 struct Slot {
     ids: [i64; 2],
