@@ -1,4 +1,5 @@
-//! The quotas of what is copied. They are told and not carried: what only warned there would refuse here.
+//! The quotas of what is copied. They are told and not carried: a hard limit that ZooKeeper was not told to enforce would
+//! refuse here.
 
 use quorate_wire::{GetPath, Request, Response};
 
@@ -27,8 +28,10 @@ pub(super) async fn list(zookeeper: &Zookeeper, base: &str) -> Result<Listed<Quo
                 USAGE => {}
                 LIMITS => {
                     let limits = GetPath { path: format!("{path}/{LIMITS}").into(), watch: false };
-                    if let Ok(Response::Data { data, .. }) = zookeeper.ask(Request::GetData(limits)).await? {
-                        quotas.add(quota(&path, &data.unwrap_or_default()));
+                    if let Ok(Response::Data { data: Some(data), .. }) = zookeeper.ask(Request::GetData(limits)).await?
+                        && let Some(quota) = quota(&path, &String::from_utf8_lossy(&data))
+                    {
+                        quotas.add(quota);
                     }
                 }
                 name => waiting.push(format!("{path}/{name}")),
@@ -38,10 +41,31 @@ pub(super) async fn list(zookeeper: &Zookeeper, base: &str) -> Result<Listed<Quo
     Ok(quotas)
 }
 
-fn quota(at: &str, limits: &[u8]) -> Quota {
+/// `None` where the limits have been taken away: their node stays.
+fn quota(at: &str, limits: &str) -> Option<Quota> {
+    let is_set = |limit: &str| limit.split('=').nth(1).is_some_and(|value| !matches!(value, "" | "-1"));
     let path = match &at[QUOTAS.len()..] {
         "" => "/",
         path => path,
     };
-    Quota { path: path.into(), limits: String::from_utf8_lossy(limits).escape_debug().to_string() }
+    let quota = || Quota { path: path.into(), limits: limits.escape_debug().to_string() };
+    limits.split([',', ';']).any(is_set).then(quota)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quota_has_a_limit() {
+        let told = |limits| quota("/zookeeper/quota/a/b", limits).map(|quota| quota.path);
+
+        for limits in ["count=7,bytes=-1", "count=-1,bytes=-1=;byteHardLimit=9;countHardLimit=-1"] {
+            assert_eq!(told(limits).as_deref(), Some("/a/b"), "{limits}");
+        }
+        for limits in ["count=-1,bytes=-1=;byteHardLimit=-1;countHardLimit=-1", "", "text"] {
+            assert_eq!(told(limits), None, "{limits}");
+        }
+        assert_eq!(quota("/zookeeper/quota", "count=1").unwrap().path, "/");
+    }
 }
