@@ -152,6 +152,8 @@ impl Door {
                 }
             };
             self.pause.reset();
+            // A door for both families hears IPv4 in the form of IPv6; whoever comes is known by the address he has.
+            let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
             let Some(address_place) = self.per_address.take(peer.ip()) else {
                 self.metrics.refused();
                 tracing::debug!(door = self.name, %peer, "too many connections from this address");
@@ -265,7 +267,6 @@ impl PerAddress {
         if self.max == 0 {
             return Some(None);
         }
-        let address = address.to_canonical();
         let mut open = self.open.lock();
         let count = open.entry(address).or_default();
         if *count >= self.max {
@@ -421,6 +422,20 @@ mod tests {
 
         assert!(again.is_ok(), "{again:?}");
         drop(client);
+    }
+
+    #[tokio::test]
+    async fn a_door_for_both_families_knows_who_comes_by_the_address_he_has() {
+        let metrics = Metrics::new(MemberId(1)).doors.of("client");
+        // Where there is no IPv6 there is no such door.
+        let Ok(mut door) = Door::bind("client", &"[::]:0".parse().unwrap(), bounds(1, 0), metrics).await else {
+            return;
+        };
+        let Ok(client) = TcpStream::connect(("127.0.0.1", door.address().port())).await else { return };
+
+        let connection = door.accept().await;
+
+        assert_eq!(connection.peer(), client.local_addr().unwrap());
     }
 
     #[tokio::test]
