@@ -136,7 +136,7 @@ pub(crate) fn encode_proposal(lane: Lane, author: Author, op: Op, traceparent: S
         attachment: author.attachment,
         write,
         answered,
-        identities: author.identities.into_iter().map(identity_to_proto).collect(),
+        identities: author.identities.iter().cloned().map(identity_to_proto).collect(),
         op: Some(op_to_proto(op)),
     };
     let proposal = peer::Proposal {
@@ -425,7 +425,7 @@ mod tests {
             session: SessionId(11),
             attachment: 2,
             write: Some(WriteNumber { number: 5, answered: 3 }),
-            identities: vec![Identity { scheme: "digest".into(), id: "a:b".into() }],
+            identities: [Identity { scheme: "digest".into(), id: "a:b".into() }].into(),
         }
     }
 

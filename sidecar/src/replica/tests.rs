@@ -658,7 +658,7 @@ fn events_of_unreadable_nodes_are_not_told() {
         mode: CreateMode::Persistent,
         acl: vec![Acl { permissions: Permissions::ALL, identity: owner.clone() }],
     };
-    member.other.identities = vec![owner.clone()];
+    member.other.identities = [owner.clone()].into();
     member.read(&queue, 1, Read::Watch { path: "/".into(), recursive: true }, false);
 
     member.by_other(Op::Create(secret.clone()));

@@ -164,7 +164,7 @@ impl Attachment {
                             session: self.granted.session,
                             attachment: self.granted.attachment,
                             write: request.write,
-                            identities: self.identities.to_vec(),
+                            identities: self.identities.clone(),
                         };
                         writes.push(Write {
                             at: submits.len() as u64,

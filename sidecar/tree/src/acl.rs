@@ -1,5 +1,6 @@
 //! Who may do what with a node: a pure check.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::net::IpAddr;
 
@@ -128,12 +129,16 @@ fn addresses(identities: &[Identity]) -> impl Iterator<Item = IpAddr> + '_ {
 /// # Errors
 /// `InvalidAcl` if it is empty, names an unknown scheme or a malformed id, or says `auth` for an author that has not
 /// authenticated; `LimitExceeded` if it gets longer than `entries_max`.
-pub(crate) fn normalize(list: &[Acl], author: &[Identity], entries_max: usize) -> Result<Vec<Acl>, Refusal> {
+pub(crate) fn normalize<'a>(
+    list: &'a [Acl],
+    author: &[Identity],
+    entries_max: usize,
+) -> Result<Cow<'a, [Acl]>, Refusal> {
     match list {
         [] => return Err(Refusal::InvalidAcl),
         // By far the most frequent, and nothing to compare it with.
         [only] if only.identity.scheme != "auth" => {
-            return if is_valid(&only.identity) { Ok(vec![only.clone()]) } else { Err(Refusal::InvalidAcl) };
+            return if is_valid(&only.identity) { Ok(list.into()) } else { Err(Refusal::InvalidAcl) };
         }
         _ => {}
     }
@@ -170,7 +175,7 @@ pub(crate) fn normalize(list: &[Acl], author: &[Identity], entries_max: usize) -
             push(Acl { permissions: entry.permissions, identity: identity.clone() })?;
         }
     }
-    Ok(normal)
+    Ok(normal.into())
 }
 
 /// Whether having this identity took a proof. An address is only where somebody comes from.
@@ -350,7 +355,7 @@ mod tests {
         let normal = normalize(&list, &author, 10).unwrap();
 
         assert_eq!(
-            normal,
+            *normal,
             [
                 entry(Permissions::READ, "world", "anyone"),
                 entry(Permissions::ALL, "digest", "b:2"),

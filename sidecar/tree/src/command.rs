@@ -1,5 +1,7 @@
 //! What members agree on: one command is one request to change the replicated state.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use crate::{Acl, Identity, MemberId, SessionId, Zxid};
@@ -42,7 +44,8 @@ pub struct Author {
     /// Set by doors whose clients number their writes.
     pub write: Option<WriteNumber>,
     /// What the connection has authenticated as.
-    pub identities: Vec<Identity>,
+    /// Shared: every write of a connection says the same.
+    pub identities: Arc<[Identity]>,
 }
 
 /// The number of a write among those of its session. Only create, set, delete and multi have one: the end of a

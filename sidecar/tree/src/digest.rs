@@ -53,10 +53,23 @@ impl Digest {
     }
 }
 
-pub(crate) fn node_item(path: &str, node: &Node, acl_hash: u64) -> ItemHash {
+/// What an item takes from the path of its node: the same before and after a change.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PathHash {
+    hash: u64,
+    bytes: u64,
+}
+
+impl PathHash {
+    pub(crate) fn of(path: &str) -> Self {
+        Self { hash: xxh3_64(path.as_bytes()), bytes: path.len() as u64 }
+    }
+}
+
+pub(crate) fn node_item(path: PathHash, node: &Node, acl_hash: u64) -> ItemHash {
     let hash = hash_words([
         1,
-        xxh3_64(path.as_bytes()),
+        path.hash,
         node.czxid.0,
         node.mzxid.0,
         node.pzxid().0,
@@ -69,7 +82,7 @@ pub(crate) fn node_item(path: &str, node: &Node, acl_hash: u64) -> ItemHash {
         node.data.hash(),
         acl_hash,
     ]);
-    ItemHash { hash, node_bytes: (path.len() + node.data.as_slice().len()) as u64 }
+    ItemHash { hash, node_bytes: path.bytes + node.data.as_slice().len() as u64 }
 }
 
 /// All of a session but its outcomes, which are items of their own.
@@ -114,8 +127,11 @@ pub(crate) fn acl_hash(list: &[Acl]) -> u64 {
     words.hash()
 }
 
+/// Most outcomes take less.
+const OUTCOME_BYTES: usize = 128;
+
 pub(crate) fn outcome_hash(outcome: &Outcome) -> u64 {
-    let mut words = Words::default();
+    let mut words = Words(Vec::with_capacity(OUTCOME_BYTES));
     match outcome {
         Ok(reply) => {
             words.number(0);

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::acl_lists::AclLists;
-use crate::digest::{Digest, ItemHash, node_item};
+use crate::digest::{Digest, ItemHash, PathHash, node_item};
 use crate::images::{Image, Images};
 use crate::node::{Node, NodeId};
 use crate::usage::Usage;
@@ -186,7 +186,7 @@ impl Nodes {
         String::from_utf8(path).expect("names are UTF-8")
     }
 
-    pub(crate) fn item(&self, id: NodeId, path: &str) -> ItemHash {
+    pub(crate) fn item(&self, id: NodeId, path: PathHash) -> ItemHash {
         let node = self.get(id);
         node_item(path, node, self.acls.hash(node.acl))
     }
@@ -289,7 +289,7 @@ impl Nodes {
     /// Adds all of this to a digest that is made from scratch.
     pub(crate) fn add_to(&self, digest: &mut Digest) {
         self.walk(|id, path| {
-            digest.add(self.item(id, path));
+            digest.add(self.item(id, PathHash::of(path)));
             ControlFlow::Continue(())
         });
     }

@@ -60,7 +60,7 @@ pub(crate) fn check(text: &str) -> Result<(), PathError> {
     let Some(rest) = text.strip_prefix('/') else {
         return Err(PathError::NotAbsolute);
     };
-    if rest.is_empty() {
+    if rest.is_empty() || is_plain(rest) {
         return Ok(());
     }
     if rest.ends_with('/') {
@@ -73,14 +73,23 @@ pub(crate) fn check(text: &str) -> Result<(), PathError> {
             _ => {}
         }
     }
-    // Nearly all paths are plain ASCII.
-    if rest.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
-        return Ok(());
-    }
     match rest.chars().find(|c| !is_allowed(*c)) {
         Some(c) => Err(PathError::Character(c.into())),
         None => Ok(()),
     }
+}
+
+/// Whether one look at each byte finds nothing that could be wrong: nearly all paths are plain ASCII.
+fn is_plain(rest: &str) -> bool {
+    let mut before = b'/';
+    for byte in rest.bytes() {
+        let begins = before == b'/';
+        if !matches!(byte, b' '..=b'~') || (begins && matches!(byte, b'/' | b'.')) {
+            return false;
+        }
+        before = byte;
+    }
+    before != b'/'
 }
 
 fn is_allowed(c: char) -> bool {

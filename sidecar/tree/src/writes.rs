@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use crate::acl::{self, Permissions};
 use crate::acl_lists::AclId;
+use crate::digest::PathHash;
 use crate::multi::Undo;
 use crate::node::{Data, Kind, Life, Name, Node, NodeId, TTL_MS_MAX};
 use crate::nodes::Nodes;
@@ -224,7 +225,10 @@ impl Tree {
         let parent = self.nodes.get(id).parent;
         let parent_pzxid = self.nodes.get(parent).pzxid();
         self.detach(id, &path);
-        self.change_node(parent, parent_of(&path), |node| node.directory_mut().pzxid = work.zxid);
+        // Of several children that go at once, the first has said so.
+        if parent_pzxid != work.zxid {
+            self.change_node(parent, parent_of(&path), |node| node.directory_mut().pzxid = work.zxid);
+        }
         work.changes.push(Change::Deleted { path, acl: self.nodes.acl(id).clone() });
         match &mut work.undo {
             Some(log) => log.push(Undo::Delete { id, parent_pzxid }),
@@ -236,7 +240,7 @@ impl Tree {
     /// is found out once.
     fn check_access(&self, id: NodeId, wanted: Permissions, work: &mut Work<'_>) -> Result<(), Refusal> {
         let author = work.author;
-        let (list, identities) = (self.nodes.acl(id), author.identities.as_slice());
+        let (list, identities) = (self.nodes.acl(id), &*author.identities);
         if !acl::is_costly(list, identities) {
             return acl::check(list, wanted, identities);
         }
@@ -254,6 +258,7 @@ impl Tree {
     pub(crate) fn change_node<T>(&mut self, id: NodeId, path: &str, change: impl FnOnce(&mut Node) -> T) -> T {
         let node = self.nodes.get(id);
         let (parent, due_before, bytes_before) = (node.parent, node.due_from_ms(), node.data.bytes());
+        let path = PathHash::of(path);
         self.digest.remove(self.nodes.item(id, path));
         let result = change(self.nodes.get_mut(id));
         let more_bytes = self.nodes.get(id).data.bytes() - bytes_before;
@@ -273,7 +278,7 @@ impl Tree {
         self.nodes.add_below(parent, 1, self.nodes.get(id).data.bytes());
         self.reaping.update(parent, parent_due_before, self.nodes.get(parent).due_from_ms());
         self.reaping.update(id, None, self.nodes.get(id).due_from_ms());
-        self.digest.add(self.nodes.item(id, path));
+        self.digest.add(self.nodes.item(id, PathHash::of(path)));
         if let Kind::Ephemeral(owner) = self.nodes.get(id).life.kind() {
             self.sessions.own(owner, id);
         }
@@ -287,7 +292,7 @@ impl Tree {
         if let Kind::Ephemeral(owner) = self.nodes.get(id).life.kind() {
             self.sessions.disown(owner, id);
         }
-        self.digest.remove(self.nodes.item(id, path));
+        self.digest.remove(self.nodes.item(id, PathHash::of(path)));
         self.reaping.update(id, self.nodes.get(id).due_from_ms(), None);
         let parent = self.nodes.get(id).parent;
         let parent_due_before = self.nodes.get(parent).due_from_ms();
@@ -321,7 +326,7 @@ impl Tree {
                 directory: None,
             });
             if id == Nodes::ROOT {
-                self.digest.add(self.nodes.item(id, path));
+                self.digest.add(self.nodes.item(id, PathHash::of(path)));
             } else {
                 self.attach(id, path);
             }
@@ -412,7 +417,7 @@ mod tests {
     #[test]
     fn lists_that_nobody_uses_any_more_are_forgotten() {
         let mut tree = Tree::new(Limits::DEFAULT);
-        let author = Author { identities: vec![crate::Identity::superuser()], ..Author::default() };
+        let author = Author { identities: [crate::Identity::superuser()].into(), ..Author::default() };
         let list = |id: &str| {
             vec![Acl {
                 permissions: Permissions::ALL,

@@ -35,7 +35,7 @@ async fn measure(cluster: &Cluster, name: &str, member: u8, writers: usize) {
             while Instant::now() < begin + WINDOW {
                 let at = Instant::now();
                 let (ticket, settled) = oneshot::channel();
-                let author = Author { session, attachment: 1, write: None, identities: Vec::new() };
+                let author = Author { session, attachment: 1, write: None, identities: [].into() };
                 ensemble.propose(author, set(&path, 256), None, Completion::Ticket(ticket));
                 settled.await.unwrap();
                 if at > begin {

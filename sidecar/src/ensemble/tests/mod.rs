@@ -295,7 +295,7 @@ impl Running {
 
     fn propose_numbered(&self, session: SessionId, write: Option<WriteNumber>, op: Op) -> oneshot::Receiver<Settled> {
         let (ticket, settled) = oneshot::channel();
-        let author = Author { session, attachment: 1, write, identities: Vec::new() };
+        let author = Author { session, attachment: 1, write, identities: [].into() };
         self.ensemble.propose(author, op, None, Completion::Ticket(ticket));
         settled
     }

@@ -7,6 +7,7 @@ use prost::Message;
 
 use super::format::{FORMAT, Head, Item, Kind, NodeItem, OutcomeItem, SessionItem, Tail};
 use crate::acl_lists::AclId;
+use crate::digest::PathHash;
 use crate::members::LaneState;
 use crate::node::{Data, Kind as NodeKind, Life, Name, Node, NodeId, TTL_MS_MAX};
 use crate::quotas::Quotas;
@@ -297,7 +298,7 @@ impl TreeLoader {
                 return ControlFlow::Break(());
             }
             reaping.update(id, None, node.due_from_ms());
-            digest.add(nodes.item(id, path));
+            digest.add(nodes.item(id, PathHash::of(path)));
             if let NodeKind::Ephemeral(owner) = node.life.kind() {
                 if node.child_count() > 0 || sessions.get(owner).is_none() {
                     wrong = Some(format!("ephemeral {path} has children, or an owner that is not there"));

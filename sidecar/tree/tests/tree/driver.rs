@@ -91,11 +91,11 @@ impl Driver {
 }
 
 pub(crate) fn author(session: SessionId, attachment: u64) -> Author {
-    Author { session, attachment, write: None, identities: Vec::new() }
+    Author { session, attachment, write: None, identities: [].into() }
 }
 
 pub(crate) fn named(author: &Author, identities: &[Identity]) -> Author {
-    Author { identities: identities.to_vec(), ..author.clone() }
+    Author { identities: identities.into(), ..author.clone() }
 }
 
 pub(crate) fn numbered(author: &Author, number: u64, answered: u64) -> Author {

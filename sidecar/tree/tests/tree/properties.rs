@@ -371,7 +371,7 @@ impl World {
             number: next_write.saturating_add_signed(offset),
             answered: next_write.saturating_sub(1 + kept),
         });
-        Author { session, attachment, write, identities: identities(who.identities) }
+        Author { session, attachment, write, identities: identities(who.identities).into() }
     }
 
     fn session(&self, which: usize) -> Option<SessionId> {
