@@ -25,3 +25,7 @@ tour:
 # The documentation of the crates, opened.
 doc:
     cargo doc --workspace --no-deps --open
+
+# The micro benches, next to what they were when last recorded; `just micro --record` records them.
+micro *ARGS:
+    .ci/micro {{ARGS}}

@@ -55,6 +55,8 @@ mod link;
 mod lookout;
 mod machine;
 mod membership;
+#[cfg(test)]
+mod micro;
 mod network;
 mod peer_io;
 mod pulse;

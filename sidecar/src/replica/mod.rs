@@ -17,6 +17,8 @@ use quorate_tree::{
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 use tracing::warn;
 
+#[cfg(test)]
+mod micro;
 mod queue;
 mod read;
 mod watches;

@@ -18,6 +18,8 @@ mod data_dir;
 mod durable;
 mod identity;
 mod log;
+#[cfg(test)]
+mod micro;
 mod snapshots;
 mod space;
 

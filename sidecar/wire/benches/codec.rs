@@ -1,94 +1,75 @@
 //! What it costs to read a request and to write its answer, an operation at a time, without a socket.
 //!
-//! `cargo bench -p quorate-wire`, followed by words that choose operations by their names. Prints nanoseconds an
-//! operation: the best of many short rounds, for what is measured is the code and not the machine.
+//! `cargo bench -p quorate-wire`.
 
-use std::{
-    hint::black_box,
-    time::{Duration, Instant},
-};
+use std::hint::black_box;
 
 use bytes::{Bytes, BytesMut};
+use quorate_micro::{Suite, suite};
 use quorate_wire::{
     Acl, Create, CreateKind, Decoder, EventType, FRAME_BYTES_MAX, GetPath, MultiOp, OpCode, OpResult, Request,
     RequestHeader, Response, SetData, Stat, WatchEvent, create_flags, encode_refusal, encode_reply, split_frame,
 };
 
-const ROUNDS: usize = 150;
-const ROUND: Duration = Duration::from_millis(3);
 /// Requests that arrive in one read of the socket, and answers that leave in one write.
 const BATCH: usize = 64;
+/// Batches of a round.
+const BATCHES: usize = 16;
 
 const PATH: &str = "/services/payments/instance-0000000042";
 
 fn main() {
-    let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
-    println!("{:<32} {:>10}", "operation", "ns");
-    let measure = |name: &str, ns: &mut dyn FnMut() -> f64| {
-        if words.is_empty() || words.iter().any(|word| name.contains(word.as_str())) {
-            println!("{name:<32} {:>10.1}", ns());
+    suite("wire", |suite| {
+        for (name, request) in requests() {
+            read(suite, &format!("read {name}"), &request);
         }
-    };
-
-    for (name, request) in requests() {
-        measure(&format!("read {name}"), &mut || read_cost(&request));
-    }
-    for (name, response) in responses() {
-        let write = |out: &mut BytesMut| encode_reply(7, 1 << 33, black_box(&response), out);
-        measure(&format!("write {name}"), &mut || write_cost(write));
-    }
-    measure("write refusal", &mut || {
-        write_cost(|out| encode_refusal(7, 1 << 33, quorate_wire::ErrorCode::NO_NODE, out))
+        for (name, response) in responses() {
+            let one = |out: &mut BytesMut| encode_reply(7, 1 << 33, black_box(&response), out);
+            write(suite, &format!("write {name}"), one);
+        }
+        write(suite, "write refusal", |out| encode_refusal(7, 1 << 33, quorate_wire::ErrorCode::NO_NODE, out));
+        let event = WatchEvent { event: EventType::NodeDataChanged, path: PATH.into() };
+        write(suite, "write event", |out| black_box(&event).encode(1 << 33, out));
     });
-    let event = WatchEvent { event: EventType::NodeDataChanged, path: PATH.into() };
-    measure("write event", &mut || write_cost(|out| black_box(&event).encode(1 << 33, out)));
 }
 
 /// Cuts a batch of frames off a stream, reads header and body of each.
-fn read_cost(request: &Request<'_>) -> f64 {
+fn read(suite: &mut Suite, name: &str, request: &Request<'_>) {
     let mut batch = BytesMut::new();
     for xid in 0..BATCH {
         request.encode(xid as i32, &mut batch);
     }
-    best(|| {
-        // As a read of the socket leaves it; the copy is counted too.
-        let mut stream = BytesMut::with_capacity(batch.len());
-        stream.extend_from_slice(&batch);
-        while let Some(frame) = split_frame(&mut stream, FRAME_BYTES_MAX).expect("it was written here") {
-            let mut from = Decoder::new(&frame);
-            let header = RequestHeader::decode(&mut from).expect("it was written here");
-            let op = OpCode::of(header.op).expect("it was written here");
-            black_box(Request::decode(op, &mut from).expect("it was written here"));
-        }
-    })
-}
-
-/// Writes a batch of answers into a buffer that is used again.
-fn write_cost(write: impl Fn(&mut BytesMut)) -> f64 {
-    let mut out = BytesMut::new();
-    best(|| {
-        out.clear();
-        for _ in 0..BATCH {
-            write(&mut out);
-        }
-        black_box(&out);
-    })
-}
-
-/// Nanoseconds for one of a batch.
-fn best(mut batch: impl FnMut()) -> f64 {
-    let round = |batch: &mut dyn FnMut()| {
-        let start = Instant::now();
-        let mut batches = 0_u32;
-        while start.elapsed() < ROUND {
-            for _ in 0..8 {
-                batch();
+    suite.case(name, |round| {
+        round.measure((BATCH * BATCHES) as u64, || {
+            for _ in 0..BATCHES {
+                // As a read of the socket leaves it; the copy is counted too.
+                let mut stream = BytesMut::with_capacity(batch.len());
+                stream.extend_from_slice(&batch);
+                while let Some(frame) = split_frame(&mut stream, FRAME_BYTES_MAX).expect("it was written here") {
+                    let mut from = Decoder::new(&frame);
+                    let header = RequestHeader::decode(&mut from).expect("it was written here");
+                    let op = OpCode::of(header.op).expect("it was written here");
+                    black_box(Request::decode(op, &mut from).expect("it was written here"));
+                }
             }
-            batches += 8;
-        }
-        start.elapsed().as_nanos() as f64 / f64::from(batches) / BATCH as f64
-    };
-    (0..ROUNDS).map(|_| round(&mut batch)).fold(f64::INFINITY, f64::min)
+        });
+    });
+}
+
+/// Writes batches of answers into a buffer that is used again.
+fn write(suite: &mut Suite, name: &str, one: impl Fn(&mut BytesMut)) {
+    let mut out = BytesMut::new();
+    suite.case(name, |round| {
+        round.measure((BATCH * BATCHES) as u64, || {
+            for _ in 0..BATCHES {
+                out.clear();
+                for _ in 0..BATCH {
+                    one(&mut out);
+                }
+                black_box(&out);
+            }
+        });
+    });
 }
 
 fn requests() -> Vec<(&'static str, Request<'static>)> {
