@@ -92,6 +92,9 @@ impl Forwarder {
             let begun = Instant::now();
             let end = self.serve(leader, &mut leadership, &stop).await;
             debug!(%leader, term, end = %end, "stream to the leader ended");
+            if !matches!(end, StreamEnd::Unreachable(_)) {
+                self.lookout.reached();
+            }
             let next_attempt = async {
                 match end {
                     StreamEnd::LeaderChanged | StreamEnd::Gap | StreamEnd::Disputed | StreamEnd::Stopped => {}

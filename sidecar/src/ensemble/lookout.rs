@@ -50,6 +50,11 @@ impl Lookout {
         }
     }
 
+    /// The leader was reached: whatever was found before was wrong, or is over.
+    pub(crate) fn reached(&mut self) {
+        self.gone = None;
+    }
+
     async fn is_gone(&self, leader: MemberId) -> bool {
         match self.links.get(&leader) {
             Some(link) => link.refuses_connections().await,
