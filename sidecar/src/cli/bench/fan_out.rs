@@ -36,14 +36,15 @@ pub(super) async fn run(
     setter.create(&path).await?;
     let sessions = target.connect_all(plan.sessions, &path).await?;
 
-    // All watch, the change is sent, all are told: each round begins when the one before has ended everywhere.
+    // All watch, the change is sent, all are told, and only then does anybody watch again: it would be in the way.
     let armed = Arc::new(Barrier::new(plan.sessions + 1));
+    let over = Arc::new(Barrier::new(plan.sessions + 1));
     // A message for each session and round; the receiver takes them as they come.
     let (told, mut tellings) = mpsc::channel(plan.sessions);
     let mut tasks = JoinSet::new();
     for session in sessions {
         let (mut watcher, path) = (Watcher::new(session, &path), path.clone());
-        let (armed, told) = (armed.clone(), told.clone());
+        let (armed, told, over) = (armed.clone(), told.clone(), over.clone());
         tasks.spawn(async move {
             for _ in 0..rounds {
                 watcher.arm(&path).await?;
@@ -52,6 +53,7 @@ pub(super) async fn run(
                 if told.send(Instant::now()).await.is_err() {
                     break;
                 }
+                over.wait().await;
             }
             watcher.close().await;
             Ok::<_, Failure>(())
@@ -83,6 +85,7 @@ pub(super) async fn run(
         if round > 0 {
             measured.round(last - since);
         }
+        over.wait().await;
     }
     measured.used(watched.usage()?, None);
     while let Some(ended) = tasks.join_next().await {
