@@ -28,7 +28,8 @@ pub(crate) const SESSION_INFLIGHT_MAX: usize = 1024;
 pub(crate) const MEMBER_INFLIGHT_MAX: usize = 8 * 1024;
 
 /// What one session may have waiting to be sent; beyond that its connection is closed and the session lives on.
-pub(crate) const OUTBOX_EVENTS_MAX: usize = 10_000;
+/// One command may fire more than a multi has operations: that alone must close nobody.
+pub(crate) const OUTBOX_EVENTS_MAX: usize = 100_000;
 pub(crate) const OUTBOX_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// What all sessions of a member may have waiting to be sent. From half of it on each has one answer at a time, beyond
 /// it large answers are refused.
@@ -36,7 +37,7 @@ pub(crate) const WAITING_BYTES_MAX: usize = 512 * 1024 * 1024;
 /// One answer; a larger one is refused.
 pub(crate) const REPLY_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Nodes, names and paths that the reads of one session look at before others have their turn.
-pub(crate) const RUN_WORK_MAX: usize = 8 * 1024;
+pub(crate) const RUN_WORK_MAX: usize = 2 * 1024;
 /// One message a client sends.
 pub(crate) const FRAME_BYTES_MAX: usize = 4 * 1024 * 1024;
 
@@ -113,6 +114,10 @@ const _: () = {
     assert!(FRAME_BYTES_MAX > 2 * quorate_tree::Limits::DEFAULT.node_bytes_max, "a node must fit into a frame");
     assert!(REPLY_BYTES_MAX > 2 * quorate_tree::Limits::DEFAULT.node_bytes_max, "a node must fit into an answer");
     assert!(OUTBOX_BYTES_MAX >= 2 * REPLY_BYTES_MAX, "reads go on while half of the outbox is free");
+    assert!(
+        OUTBOX_EVENTS_MAX > 4 * quorate_tree::Limits::DEFAULT.multi_ops_max,
+        "two events of an operation, and twice"
+    );
     assert!(WAITING_BYTES_MAX >= 8 * OUTBOX_BYTES_MAX, "a few slow clients are no crowd");
     assert!(SESSION_INFLIGHT_MAX <= quorate_tree::Limits::DEFAULT.session_outcomes_max);
     assert!(SESSION_INFLIGHT_MAX + FRAME_BYTES_MAX / 1024 <= MEMBER_INFLIGHT_MAX, "what comes at once has permits");

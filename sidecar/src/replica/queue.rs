@@ -23,7 +23,7 @@ use tokio::sync::Notify;
 
 use super::{
     Settled,
-    read::{Answer, Declined, Event, Read, ReadContext},
+    read::{Answer, Declined, Event, Read, ReadContext, Rearm},
     watches::{ConnId, WatchTable},
 };
 
@@ -47,7 +47,7 @@ pub(crate) struct SessionQueue {
 /// How much may wait to be sent.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct QueueLimits {
-    /// Events not yet taken by the connection.
+    /// Events not yet taken by the connection; a tenth of it while the member has much waiting.
     pub(crate) outbox_events_max: usize,
     /// Bytes of answers and events not yet taken. Reads wait in their slots beyond half of it.
     pub(crate) outbox_bytes_max: usize,
@@ -70,7 +70,7 @@ pub(super) struct Waiting(Arc<AtomicUsize>);
 impl QueueLimits {
     /// What the applier has to do for one session's reads before it can apply that session's next write.
     fn before_write_work_max(&self) -> usize {
-        self.run_work_max * 64
+        self.run_work_max * 256
     }
 }
 
@@ -301,6 +301,14 @@ impl SessionQueue {
             && state.end.is_none()
             && state.slots.front().is_some_and(Submit::is_runnable)
         {
+            if let Some((part, identities)) = state.split_front(self.limits.run_work_max) {
+                let (answer, part_work) = self.read(state, &Read::Rearm(Box::new(part)), &identities, run);
+                work += part_work;
+                if answer != Answer::Done {
+                    state.slots.front_mut().expect("the front was looked at").kind = SubmitKind::Ready(answer);
+                }
+                continue;
+            }
             let head = state.slots.pop_front().expect("the front was looked at");
             state.first += 1;
             work += self.answer(state, head, run);
@@ -309,36 +317,42 @@ impl SessionQueue {
 
     /// Whether there is room for one more answer.
     fn may_answer(&self, state: &State) -> bool {
-        let crowded = self.waiting.0.load(Relaxed) > self.limits.waiting_bytes_max / 2;
+        let crowded = self.is_crowded();
         let room = if crowded { 0 } else { self.limits.outbox_bytes_max / 2 };
         state.out_bytes <= room && (!crowded || state.taken_bytes == 0)
     }
 
+    fn is_crowded(&self) -> bool {
+        self.waiting.0.load(Relaxed) > self.limits.waiting_bytes_max / 2
+    }
+
     /// Answers what is not a write, and says what it took.
     fn answer(&self, state: &mut State, slot: Submit, run: &mut Run<'_>) -> usize {
-        let mut work = 0;
-        let answer = match slot.kind {
-            SubmitKind::Ready(answer) => answer,
-            SubmitKind::Read { read, identities, .. } => {
-                let mut fired = Vec::new();
-                let mut context = ReadContext {
-                    tree: run.tree,
-                    watches: run.watches.as_deref_mut(),
-                    conn: self.conn,
-                    reply_bytes_max: self.limits.reply_bytes_max,
-                    work: 0,
-                };
-                let answer = read.run(&mut context, &identities, &mut fired);
-                work = context.work;
-                for event in fired {
-                    self.add_event(state, event);
-                }
-                answer
-            }
+        let (answer, work) = match slot.kind {
+            SubmitKind::Ready(answer) => (answer, 0),
+            SubmitKind::Read { read, identities, .. } => self.read(state, &read, &identities, run),
             SubmitKind::Write => unreachable!("a write is answered by its completion"),
         };
         self.push_reply(state, slot.tag, run.tree.zxid(), answer);
         work
+    }
+
+    /// Runs a read and pushes the events that go before its answer.
+    fn read(&self, state: &mut State, read: &Read, identities: &[Identity], run: &mut Run<'_>) -> (Answer, usize) {
+        let mut fired = Vec::new();
+        let mut context = ReadContext {
+            tree: run.tree,
+            watches: run.watches.as_deref_mut(),
+            conn: self.conn,
+            reply_bytes_max: self.limits.reply_bytes_max,
+            work: 0,
+        };
+        let answer = read.run(&mut context, identities, &mut fired);
+        let work = context.work;
+        for event in fired {
+            self.add_event(state, event);
+        }
+        (answer, work)
     }
 
     fn push_reply(&self, state: &mut State, tag: u64, zxid: Zxid, answer: Answer) {
@@ -356,7 +370,8 @@ impl SessionQueue {
         if state.end.is_some() {
             return;
         }
-        if state.out_bytes > self.limits.outbox_bytes_max || state.out_events > self.limits.outbox_events_max {
+        let events_max = self.limits.outbox_events_max / if self.is_crowded() { 10 } else { 1 };
+        if state.out_bytes > self.limits.outbox_bytes_max || state.out_events > events_max {
             state.close(QueueEnd::TooSlow);
             return;
         }
@@ -402,6 +417,16 @@ impl Submit {
 }
 
 impl State {
+    /// Takes a part off a first request that would take too long at once: watches that are set again.
+    fn split_front(&mut self, paths_max: usize) -> Option<(Rearm, Arc<[Identity]>)> {
+        match &mut self.slots.front_mut()?.kind {
+            SubmitKind::Read { read: Read::Rearm(rearm), identities, .. } => {
+                Some((rearm.split_first(paths_max)?, identities.clone()))
+            }
+            _ => None,
+        }
+    }
+
     fn close(&mut self, end: QueueEnd) {
         if self.end.is_none() {
             self.end = Some(end);
@@ -409,9 +434,10 @@ impl State {
         }
     }
 
-    /// Whether there is something the connection has not been told of.
+    /// Whether there is something the connection has not been told of: items, or reads that it must have run.
     fn must_wake(&mut self) -> bool {
-        let wake = !self.woken && (!self.out.is_empty() || self.end.is_some());
+        let held_back = self.slots.front().is_some_and(Submit::is_runnable);
+        let wake = !self.woken && (!self.out.is_empty() || self.end.is_some() || held_back);
         self.woken |= wake;
         wake
     }

@@ -120,6 +120,27 @@ pub(crate) enum EventKind {
 const PATH_BYTES_PER_WORK: usize = 64;
 
 impl Rearm {
+    /// Takes so many paths off the front, if there are more.
+    pub(super) fn split_first(&mut self, paths_max: usize) -> Option<Self> {
+        if self.paths() <= paths_max {
+            return None;
+        }
+        let mut first = Self { since: self.since, ..Self::default() };
+        let mut left = paths_max;
+        for (from, to) in [
+            (&mut self.data, &mut first.data),
+            (&mut self.exists, &mut first.exists),
+            (&mut self.children, &mut first.children),
+            (&mut self.persistent, &mut first.persistent),
+            (&mut self.recursive, &mut first.recursive),
+        ] {
+            let taken = left.min(from.len());
+            to.extend(from.drain(..taken));
+            left -= taken;
+        }
+        Some(first)
+    }
+
     fn paths(&self) -> usize {
         [&self.data, &self.exists, &self.children, &self.persistent, &self.recursive].map(Vec::len).iter().sum()
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use quorate_tree::{
     Acl, Author, Command, Create, CreateMode, Delete, Identity, Lane, Limits, MemberId, Op, Permissions, Reply,
     SessionEnd, SessionId, SetData, Tree, Zxid,
@@ -400,6 +401,8 @@ fn reads_that_take_long_let_others_have_the_lock_between_them() {
     let long = [
         Read::Children { path: "/".into(), watch: false },
         Read::Rearm(Box::new(Rearm { exists: vec!["/no".into(); 20], ..Rearm::default() })),
+        // A bare path looks at little, a long one at much.
+        get(&format!("/{}", "x".repeat(20 * 64)), false),
         Read::Many(vec![get("/no", false); 20]),
     ];
 
@@ -421,6 +424,62 @@ fn reads_that_take_long_let_others_have_the_lock_between_them() {
 }
 
 #[test]
+fn very_many_watches_are_set_again_in_parts() {
+    let limits = QueueLimits {
+        outbox_events_max: 100,
+        outbox_bytes_max: 1 << 20,
+        reply_bytes_max: 1 << 19,
+        run_work_max: 10,
+        waiting_bytes_max: 1 << 30,
+    };
+    let mut member = Member::with_limits(limits);
+    let queue = member.open();
+    member.by_other(create("/there"));
+    let exists = (0..25).map(|n| format!("/no{n}")).collect();
+    let rearm = Rearm { exists, data: vec!["/gone".into()], recursive: vec!["/".into()], ..Rearm::default() };
+
+    member.read(&queue, 1, Read::Rearm(Box::new(rearm)), false);
+    let mut parts = Vec::new();
+    loop {
+        let taken = queue.take();
+        parts.push(taken.items.len());
+        if !taken.held_back {
+            break;
+        }
+        // The connection is told that there is more to do, also where there is nothing to send.
+        queue.ready().now_or_never().expect("it was woken");
+        member.replica.resume(&queue);
+    }
+
+    assert_eq!(parts, [1, 0, 2], "a deletion; only watches; a mark and the answer");
+    assert_eq!(member.replica.watch_count(), 26);
+}
+
+#[test]
+fn watches_that_are_set_again_in_parts_are_refused_as_one() {
+    let limits = QueueLimits {
+        outbox_events_max: 100,
+        outbox_bytes_max: 1 << 20,
+        reply_bytes_max: 1 << 19,
+        run_work_max: 60,
+        waiting_bytes_max: 1 << 30,
+    };
+    let mut member = Member::with_limits(limits);
+    let queue = member.open();
+    let exists = (0..500).map(|n| format!("/no{n}")).collect();
+
+    member.read(&queue, 1, Read::Rearm(Box::new(Rearm { exists, ..Rearm::default() })), false);
+    let mut parts = 1;
+    while queue.in_flight() > 0 {
+        assert!(queue.take().held_back && parts < 4);
+        member.replica.resume(&queue);
+        parts += 1;
+    }
+
+    assert_eq!(said(&queue), ["1=TooManyWatches"]);
+}
+
+#[test]
 fn reads_that_would_hold_up_the_applier_close_the_queue() {
     let limits = QueueLimits {
         outbox_events_max: 100,
@@ -435,7 +494,7 @@ fn reads_that_would_hold_up_the_applier_close_the_queue() {
         member.by_other(create(&format!("/n{n}")));
     }
     let children = || Read::Children { path: "/".into(), watch: false };
-    for (queue, reads, end) in [(queue, 5, Some(QueueEnd::TooSlow)), (patient, 2, None)] {
+    for (queue, reads, end) in [(queue, 20, Some(QueueEnd::TooSlow)), (patient, 2, None)] {
         let first = member.begin(&queue, 1, set("/n0", "x"));
         for _ in 0..reads {
             member.read(&queue, 2, children(), false);

@@ -316,6 +316,18 @@ async fn older_clients_set_their_watches_again_likewise() {
 }
 
 #[tokio::test]
+async fn who_watches_is_told_of_as_much_as_one_multi_can_do() {
+    let (_ensemble, mut watcher, mut writer) = pair().await;
+    writer.plant("/r").await;
+    arm(&mut watcher, Arm::Recursive, "/r").await;
+    let node = || MultiOp::Create(creation(CreateKind::Create, "/r/n-", "", create_flags::PERSISTENT_SEQUENTIAL));
+
+    writer.ask(Request::Multi((0..16_384).map(|_| node()).collect())).await.unwrap();
+
+    assert_eq!(heard(&mut watcher).await.len(), 16_384);
+}
+
+#[tokio::test]
 async fn a_client_that_missed_very_much_is_told_all_of_it() {
     let (_ensemble, mut watcher, _writer) = pair().await;
     let data: Vec<_> = (0..12_000).map(|n| format!("/m{n}").into()).collect();
