@@ -141,6 +141,12 @@ public class Interop {
         }
     }
 
+    static void members(String connect) throws Exception {
+        try (CuratorFramework one = client(connect)) {
+            eventually("the members are known", () -> one.getCurrentConfig().getAllMembers().size() == 3);
+        }
+    }
+
     static void counts(String connect) throws Exception {
         try (CuratorFramework one = client(connect); CuratorFramework two = client(connect)) {
             SharedCount first = new SharedCount(one, "/java/count", 7), second = new SharedCount(two, "/java/count", 7);
@@ -156,7 +162,7 @@ public class Interop {
             for (int n = 0; n < 10; n++) {
                 require(number.increment().succeeded() && other.add(2L).succeeded(), "not added");
             }
-            two.sync().forPath("/java/long");
+            one.sync().forPath("/java/long");
             require(number.get().postValue() == 30, "lost some");
         }
     }
@@ -212,6 +218,7 @@ public class Interop {
         checks.put("latch", Interop::latch);
         checks.put("nodes", Interop::nodes);
         checks.put("caches", Interop::caches);
+        checks.put("members", Interop::members);
         checks.put("counts", Interop::counts);
         checks.put("transactions", Interop::transactions);
         checks.put("discovery", Interop::discovery);

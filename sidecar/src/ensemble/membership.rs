@@ -196,16 +196,16 @@ impl MembershipKeeper {
     }
 }
 
-/// The lines of `/zookeeper/config`, one a member: where its peers find it, twice, for it has one port for both of
-/// ZooKeeper's purposes, and where clients do. What a member that does not answer `told` is taken from what is
+/// The lines of `/zookeeper/config`, one a member: where its peers find it, and where clients do. The second port is
+/// nobody's: ZooKeeper's own clients refuse a line that has not two different ones. What a member that does not answer `told` is taken from what is
 /// `published`. Nothing for a member alone.
 fn member_lines(peers: &BTreeMap<MemberId, String>, told: &BTreeMap<MemberId, String>, published: &str) -> String {
     if peers.len() == 1 {
         return String::new();
     }
     let line = |(member, peer): (&MemberId, &String)| {
-        let port = peer.rsplit_once(':').map_or("", |(_, port)| port);
-        let server = format!("server.{member}={peer}:{port}:participant");
+        let port = peer.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).unwrap_or_default();
+        let server = format!("server.{member}={peer}:{}:participant", beside(port));
         let known = published.lines().find_map(|line| line.strip_prefix(&server)?.strip_prefix(';'));
         let clients = told.get(member).map(String::as_str).or(known).unwrap_or_default();
         if clients.is_empty() { server } else { format!("{server};{clients}") }
@@ -213,9 +213,25 @@ fn member_lines(peers: &BTreeMap<MemberId, String>, told: &BTreeMap<MemberId, St
     peers.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
+/// Another port than this one.
+fn beside(port: u16) -> u16 {
+    port.checked_add(1).unwrap_or(port - 1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_has_two_different_ports() {
+        let line = |port: u16| {
+            let peers = BTreeMap::from([(MemberId(1), format!("host:{port}")), (MemberId(2), "other:1".to_owned())]);
+            member_lines(&peers, &BTreeMap::new(), "").lines().next().map(str::to_owned)
+        };
+
+        assert_eq!(line(2888).unwrap(), "server.1=host:2888:2889:participant");
+        assert_eq!(line(65535).unwrap(), "server.1=host:65535:65534:participant");
+    }
 
     #[test]
     fn lines_keep_what_a_silent_member_told_before() {
@@ -227,16 +243,16 @@ mod tests {
         let first = member_lines(&peers, &told(&[(1, "zk1:2181"), (2, "")]), "");
         assert_eq!(
             first,
-            "server.1=host1:7201:7201:participant;zk1:2181\n\
-             server.2=host2:7202:7202:participant\n\
-             server.3=host3:7203:7203:participant"
+            "server.1=host1:7201:7202:participant;zk1:2181\n\
+             server.2=host2:7202:7203:participant\n\
+             server.3=host3:7203:7204:participant"
         );
         let then = member_lines(&peers, &told(&[(2, "zk2:2181"), (3, "[::1]:2181")]), &first);
         assert_eq!(
             then,
-            "server.1=host1:7201:7201:participant;zk1:2181\n\
-             server.2=host2:7202:7202:participant;zk2:2181\n\
-             server.3=host3:7203:7203:participant;[::1]:2181"
+            "server.1=host1:7201:7202:participant;zk1:2181\n\
+             server.2=host2:7202:7203:participant;zk2:2181\n\
+             server.3=host3:7203:7204:participant;[::1]:2181"
         );
         assert_eq!(member_lines(&peers, &told(&[]), &then), then);
         assert_eq!(member_lines(&peers, &told(&[(1, "")]), &then), then.replace(";zk1:2181", ""));

@@ -103,8 +103,8 @@ async fn every_member_shows_who_the_members_are() {
     let lines: Vec<String> = (1..=3)
         .map(|id| {
             let peer = &cluster.peers[&MemberId(id)];
-            let port = peer.rsplit_once(':').unwrap().1;
-            format!("server.{id}={peer}:{port}:participant;zk{id}:2181")
+            let port: u16 = peer.rsplit_once(':').unwrap().1.parse().unwrap();
+            format!("server.{id}={peer}:{}:participant;zk{id}:2181", port + 1)
         })
         .collect();
     let expected = lines.join("\n");
