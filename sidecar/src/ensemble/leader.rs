@@ -566,7 +566,10 @@ impl LeaderTask {
         // A refusal can be immediate while another leads and the news of it is still under way.
         let delay = if reign.unconfirmed { self.timing.retry() } else { Duration::ZERO };
         let answer = Box::pin(async move {
-            tokio::time::sleep(delay).await;
+            // A sleep of nothing would still take until the timer's next millisecond.
+            if !delay.is_zero() {
+                tokio::time::sleep(delay).await;
+            }
             let confirmed = raft.get_read_linearizer(ReadPolicy::ReadIndex).await;
             let confirmed = confirmed.map_err(|error| Unconfirmed(error.to_string()))?;
             let index = confirmed.read_log_id().index();
