@@ -22,7 +22,7 @@ use super::{
     config::Timing,
     faults::Faults,
     lane::OpenLane,
-    leader::{LeaderDoor, LeaderGone, Sender},
+    leader_door::{LeaderDoor, LeaderGone, Sender},
     leadership::Leadership,
     lookout::Lookout,
     network::Links,

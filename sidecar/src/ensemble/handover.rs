@@ -8,7 +8,7 @@ use tokio::{sync::watch, time::timeout};
 use tracing::info;
 
 use super::{
-    EnsembleError, config::Timing, leader::LeaderDoor, leadership::Leadership, machine::Raft, standing::Standing,
+    EnsembleError, config::Timing, leader_door::LeaderDoor, leadership::Leadership, machine::Raft, standing::Standing,
 };
 
 /// What is needed to hand over.

@@ -13,10 +13,7 @@
 use std::{
     collections::{HashMap, HashSet, VecDeque},
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
@@ -25,11 +22,10 @@ use futures_util::{StreamExt, stream::FuturesUnordered};
 use openraft::{
     Instant as _, ReadPolicy, async_runtime::watch::WatchReceiver, impls::OneshotResponder, raft::ClientWriteResult,
 };
-use parking_lot::Mutex;
 use quorate_proto::peer;
 use quorate_tree::{Author, MemberId, Op, SessionId, Tree};
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{mpsc, watch},
     time::{Instant, MissedTickBehavior, interval},
 };
 use tokio_util::sync::CancellationToken;
@@ -41,6 +37,7 @@ use super::{
     deadlines::{ExpiryQueue, Overdue},
     disks::DiskTable,
     lane::OpenLane,
+    leader_door::{Event, LeaderDoor, LeaderQueue, Sender, StreamId},
     leadership::Leadership,
     machine::Raft,
     types::{BatchBytes, Types},
@@ -75,164 +72,6 @@ const EXPIRING_MAX: usize = 10_000;
 
 /// Nodes reaped in a minute at most, as ZooKeeper's `maxPerMinute`.
 const REAPED_PER_MINUTE_MAX: u64 = 10_000;
-
-/// Frames and streams that wait for the leader's task. When it is full, streams are not read.
-const EVENTS_MAX: usize = 256;
-
-/// Answers that wait to be sent on one stream: one touch and one barrier are unanswered at most.
-const ANSWERS_MAX: usize = 8;
-
-/// A stream from a member.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct StreamId(u64);
-
-/// How members get at the leader's task.
-#[derive(Clone, Debug)]
-pub(crate) struct LeaderDoor {
-    events: mpsc::Sender<Event>,
-    streams: Arc<AtomicU64>,
-    news: Arc<SessionNews>,
-}
-
-#[derive(Debug)]
-enum Event {
-    Opened {
-        stream: StreamId,
-        from: Sender,
-        answers: mpsc::Sender<peer::LeaderFrame>,
-    },
-    Frame {
-        stream: StreamId,
-        frame: peer::ForwardFrame,
-    },
-    Closed {
-        stream: StreamId,
-    },
-    /// A command of the leader's own, if it leads in that term. Whoever asked is told when it was taken.
-    Own {
-        term: u64,
-        op: Op,
-        taken: oneshot::Sender<()>,
-    },
-    /// Proposes nothing for so long.
-    Hold(Duration),
-}
-
-/// The start of a member that speaks on a stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Sender {
-    pub(crate) member: MemberId,
-    pub(crate) incarnation: u64,
-}
-
-/// An open stream, as its owner sees it.
-#[derive(Debug)]
-pub(crate) struct LeaderStream {
-    id: StreamId,
-    events: mpsc::Sender<Event>,
-}
-
-/// The leader's task has ended.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct LeaderGone;
-
-/// What the applier tells the leader's task: sessions that began, moved or ended, and how far its own lane is.
-///
-/// Not a channel, because the applier must never wait. Empty while this member does not lead; what is collected while
-/// it leads is taken at every turn of its task.
-#[derive(Debug, Default)]
-pub(crate) struct SessionNews {
-    leads: AtomicBool,
-    sessions: Mutex<Vec<SessionId>>,
-    lane: Mutex<Option<Arc<OpenLane>>>,
-}
-
-impl SessionNews {
-    /// A session began, moved or ended.
-    pub(crate) fn tell(&self, session: SessionId) {
-        if self.leads.load(Ordering::Acquire) {
-            self.sessions.lock().push(session);
-        }
-    }
-
-    /// Commands of a leader were applied.
-    pub(crate) fn leader_applied(&self, tree: &Tree) {
-        let lane = self.lane.lock().clone();
-        if let Some(lane) = lane
-            && let Some(next) = tree.next_in_lane(LEADER_LANE, lane.incarnation())
-        {
-            lane.forget_below(next);
-        }
-    }
-
-    fn begin(&self, lane: &Arc<OpenLane>) {
-        *self.lane.lock() = Some(lane.clone());
-        self.leads.store(true, Ordering::Release);
-    }
-
-    fn end(&self) {
-        self.leads.store(false, Ordering::Release);
-        self.lane.lock().take();
-        self.sessions.lock().clear();
-    }
-
-    fn take(&self) -> Vec<SessionId> {
-        std::mem::take(&mut *self.sessions.lock())
-    }
-}
-
-impl LeaderDoor {
-    /// A door and the queue behind it.
-    pub(crate) fn new() -> (Self, LeaderQueue) {
-        // When it is full, senders wait: their streams are not read, and the members' frames stay in the sockets.
-        let (events, queue) = mpsc::channel(EVENTS_MAX);
-        (Self { events, streams: Arc::default(), news: Arc::default() }, LeaderQueue(queue))
-    }
-
-    pub(crate) fn news(&self) -> &Arc<SessionNews> {
-        &self.news
-    }
-
-    /// Opens a stream. Its answers end when the leader cannot serve it any more.
-    pub(crate) async fn open(
-        &self,
-        from: Sender,
-    ) -> Result<(LeaderStream, mpsc::Receiver<peer::LeaderFrame>), LeaderGone> {
-        let id = StreamId(self.streams.fetch_add(1, Ordering::Relaxed));
-        // When it is full, the stream is ended: its member does not read.
-        let (answers, receiver) = mpsc::channel(ANSWERS_MAX);
-        self.events.send(Event::Opened { stream: id, from, answers }).await.map_err(|_closed| LeaderGone)?;
-        Ok((LeaderStream { id, events: self.events.clone() }, receiver))
-    }
-
-    /// Proposes a command of the leader's own, and says whether it was taken: then it is applied unless the reign ends
-    /// before. It is not taken if the leader's task does not know yet that it leads in that term, or does not any more.
-    pub(crate) async fn propose_own(&self, term: u64, op: Op) -> bool {
-        let (taken, answer) = oneshot::channel();
-        // The task ends only when the whole member does.
-        self.events.send(Event::Own { term, op, taken }).await.is_ok() && answer.await.is_ok()
-    }
-
-    /// Proposes nothing for so long, unless another leads meanwhile: what comes is held, and sent again to the next
-    /// leader.
-    pub(crate) async fn hold(&self, hold: Duration) {
-        let _ = self.events.send(Event::Hold(hold)).await;
-    }
-}
-
-/// Where the leader's task takes its events from.
-#[derive(Debug)]
-pub(crate) struct LeaderQueue(mpsc::Receiver<Event>);
-
-impl LeaderStream {
-    pub(crate) async fn frame(&self, frame: peer::ForwardFrame) -> Result<(), LeaderGone> {
-        self.events.send(Event::Frame { stream: self.id, frame }).await.map_err(|_closed| LeaderGone)
-    }
-
-    pub(crate) async fn close(self) {
-        let _ = self.events.send(Event::Closed { stream: self.id }).await;
-    }
-}
 
 /// The leader's task: idle on members that do not lead.
 pub(crate) struct LeaderTask {
@@ -403,7 +242,7 @@ impl LeaderTask {
     fn begin_reign(&self, term: u64) -> Reign {
         info!(term, "this member leads");
         let own = Arc::new(OpenLane::new(LEADER_LANE, term));
-        self.door.news.begin(&own);
+        self.door.news().begin(&own);
         let now = Clock::now();
         let mut deadlines = ExpiryQueue::new(now, EXPIRY_PERIOD, self.timing.lease() / 2);
         // After the news began: whatever the tree does not show yet will be told.
@@ -436,7 +275,7 @@ impl LeaderTask {
     fn end_reign(&self, reign: Option<Reign>) {
         if let Some(reign) = reign {
             info!(term = reign.term, "this member leads no more");
-            self.door.news.end();
+            self.door.news().end();
             reign.own.close();
         }
     }
@@ -651,7 +490,7 @@ impl LeaderTask {
 
     fn expire(&self, reign: &mut Reign) {
         let now = Clock::now();
-        for session in self.door.news.take() {
+        for session in self.door.news().take() {
             match self.replica.read(|tree| tree.session(session)) {
                 Some(view) => {
                     reign.deadlines.grant(session, view.attachment, timeout(view.timeout_ms), now);

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::{
-    config::Timing, disks::DiskTable, leader::LeaderDoor, leadership::Leadership, machine::Raft, network::Links,
+    config::Timing, disks::DiskTable, leader_door::LeaderDoor, leadership::Leadership, machine::Raft, network::Links,
     standing::Standing, types::Membership,
 };
 use crate::replica::Replica;

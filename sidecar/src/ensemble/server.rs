@@ -20,7 +20,7 @@ use super::{
     faults::Faults,
     forward::serve_stream,
     held_replies::HeldReplies,
-    leader::{LeaderDoor, LeaderGone, Sender},
+    leader_door::{LeaderDoor, LeaderGone, Sender},
     leadership::Leadership,
     machine::{Raft, SnapshotFile, TypedSnapshot},
     network::{PARTS_MAX, append_from_proto, append_reply},

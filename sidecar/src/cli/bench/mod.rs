@@ -161,9 +161,8 @@ impl Bench {
         let base = format!("/bench/{:016x}", rand::random::<u64>());
         let mut results = Vec::new();
         let mut failed = None;
-        for workload in workloads {
-            let folder = format!("{base}/{}", workload.name);
-            match self.measure(workload, &target, &folder).await {
+        for workload in &workloads {
+            match self.measure(*workload, &target, &workload.folder(&base)).await {
                 Ok(measured) => results.push(measured),
                 Err(failure) => {
                     failed = Some(failure);
@@ -171,16 +170,26 @@ impl Bench {
                 }
             }
         }
-        if !self.keep {
-            let mut cleaner = target.connect(0).await?;
-            cleaner.delete_tree(&base).await?;
-            cleaner.close().await;
-        }
+        // What was measured is told, whatever comes of cleaning up.
         self.print(&results)?;
+        if !self.keep {
+            self.clean_up(&target, &base, &workloads).await?;
+        }
         if let Some(failure) = failed {
             return Err(failure);
         }
         self.judge(&results)
+    }
+
+    async fn clean_up(&self, target: &Target, base: &str, workloads: &[Workload]) -> Result<(), Failure> {
+        let mut cleaner = target.connect(0).await?;
+        for workload in workloads.iter().filter(|workload| workload.needs_keys()) {
+            // By their names: there may be more than a member lists in one answer.
+            cleaner.delete_keys(&workload.folder(base), self.plan(*workload).keys).await?;
+        }
+        cleaner.delete_tree(base).await?;
+        cleaner.close().await;
+        Ok(())
     }
 
     async fn target(&self) -> Result<Target, Failure> {
@@ -224,7 +233,7 @@ impl Bench {
             Kind::Memory => memory::run(&mut setter, &plan, folder, &live).await,
             Kind::Idle => idle::run(target, &plan, &live).await,
             Kind::Loop(mix) => {
-                if mix.needs_keys() {
+                if workload.needs_keys() {
                     setter.fill(folder, plan.keys, plan.value_size, FILLING, |_, _| {}).await?;
                 }
                 drive::run(target, &plan, mix, folder, &live).await

@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 
-use super::{grpc::GrpcSession, zookeeper::ZookeeperSession};
+use super::{grpc::GrpcSession, workload, zookeeper::ZookeeperSession};
 use crate::cli::exit::{Exit, Failure};
 
 const SESSION_TIMEOUT: Duration = Duration::from_secs(30);
@@ -198,6 +198,15 @@ impl Session {
                 outcome.map_err(refused)?;
                 made(nodes, since.elapsed());
             }
+        }
+        Ok(())
+    }
+
+    /// Deletes what [`fill`](Self::fill) made, as far as it is there.
+    pub(super) async fn delete_keys(&mut self, folder: &str, keys: usize) -> Result<(), Failure> {
+        for first in (0..keys).step_by(DELETING_MAX) {
+            let some: Vec<_> = (first..keys.min(first + DELETING_MAX)).map(|at| workload::key(folder, at)).collect();
+            self.delete_all(&some).await?;
         }
         Ok(())
     }

@@ -87,6 +87,16 @@ impl Workload {
     pub(super) fn is_light(&self) -> bool {
         !matches!(self.kind, Kind::Memory | Kind::Idle | Kind::Failover { .. })
     }
+
+    /// Where its nodes are.
+    pub(super) fn folder(&self, base: &str) -> String {
+        format!("{base}/{}", self.name)
+    }
+
+    /// Whether nodes must be there before it begins.
+    pub(super) fn needs_keys(&self) -> bool {
+        matches!(self.kind, Kind::Loop(mix) if mix.needs_keys())
+    }
 }
 
 /// A workload of this name.

@@ -17,7 +17,7 @@ use crate::{
         digests::DigestMarks,
         disks::DiskTable,
         lane::OpenLane,
-        leader::LeaderDoor,
+        leader_door::LeaderDoor,
         machine::{
             ApplyHooks, Machine, PreparedSnapshot, SnapshotFile, TypedMembership, TypedSnapshotMeta as SuiteMeta,
         },

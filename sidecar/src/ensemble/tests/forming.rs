@@ -7,10 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::ensemble::{
-    disks::DiskTable,
-    leader::{LeaderDoor, LeaderTask},
-    leadership::Leadership,
-    membership::MembershipKeeper,
+    disks::DiskTable, leader::LeaderTask, leader_door::LeaderDoor, leadership::Leadership, membership::MembershipKeeper,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,14 +1,18 @@
 //! What happened often, in a few numbers: for the words of the ZooKeeper door, whose readers know no histograms.
 //!
-//! Written without a lock, and best many values at once ([`Tally`]); whoever reads while something is written sees
-//! numbers that may differ by it.
+//! Best written many values at once ([`Tally`]): then those that are alike are one step. Whoever reads while something is
+//! written sees numbers that may differ by it.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// Values up to this have a place of their own, then eight places for each power of two.
-const EXACT: u64 = 16;
-const VALUE_MAX: u64 = (1 << 36) - 1;
-const PLACES: usize = place_of(VALUE_MAX) + 1;
+use hdrhistogram::Histogram;
+use parking_lot::Mutex;
+
+/// Greater values count as this one in percentiles: three days in microseconds.
+const VALUE_MAX: u64 = 1 << 38;
+
+/// Percentiles are exact to this many digits.
+const DIGITS: u8 = 2;
 
 /// Least, greatest, sum and number of some values, and how many there are of which size.
 #[derive(Debug)]
@@ -17,8 +21,8 @@ pub(crate) struct Summary {
     max: AtomicU64,
     sum: AtomicU64,
     count: AtomicU64,
-    /// Empty where nobody asks for percentiles.
-    places: Box<[AtomicU64]>,
+    /// Where somebody asks for percentiles. Locked for a few steps at a time.
+    sizes: Option<Box<Mutex<Histogram<u64>>>>,
 }
 
 /// What a summary says at one moment.
@@ -34,25 +38,26 @@ pub(crate) struct Figures {
 #[derive(Debug)]
 pub(crate) struct Tally {
     figures: Figures,
-    /// The place of the last values, and how many they are: those of a batch are much alike.
-    run: (usize, u64),
+    /// The last value, and how many times it came one after the other: those of a batch are much alike.
+    run: (u64, u64),
 }
 
 impl Default for Summary {
     fn default() -> Self {
-        Self { places: (0..PLACES).map(|_| AtomicU64::new(0)).collect(), ..Self::small() }
+        let sizes = Histogram::new_with_max(VALUE_MAX, DIGITS).expect("the bounds are constant and good");
+        Self { sizes: Some(Box::new(Mutex::new(sizes))), ..Self::small() }
     }
 }
 
 impl Summary {
-    /// Without percentiles, which take two kilobytes.
+    /// Without percentiles, which take some kilobytes.
     pub(crate) fn small() -> Self {
         Self {
             min: AtomicU64::new(u64::MAX),
             max: AtomicU64::new(0),
             sum: AtomicU64::new(0),
             count: AtomicU64::new(0),
-            places: Box::default(),
+            sizes: None,
         }
     }
 
@@ -62,7 +67,7 @@ impl Summary {
         self.add(&tally);
     }
 
-    /// All values of a tally; those of its last place, too, where there are places.
+    /// All values of a tally.
     pub(crate) fn add(&self, tally: &Tally) {
         if tally.figures.count == 0 {
             return;
@@ -74,9 +79,9 @@ impl Summary {
         self.count.fetch_add(tally.figures.count, Relaxed);
     }
 
-    fn settle(&self, (place, count): (usize, u64)) {
-        if let Some(total) = self.places.get(place) {
-            total.fetch_add(count, Relaxed);
+    fn settle(&self, (value, times): (u64, u64)) {
+        if let Some(sizes) = &self.sizes {
+            sizes.lock().saturating_record_n(value, times);
         }
     }
 
@@ -92,16 +97,11 @@ impl Summary {
         }
     }
 
-    /// A value that so many thousandths of all are not above, an eighth too large at the most.
-    pub(crate) fn percentile(&self, thousandths: u64) -> u64 {
-        let counts: Vec<_> = self.places.iter().map(|count| count.load(Relaxed)).collect();
-        let wanted = (counts.iter().sum::<u64>() * thousandths).div_ceil(1000);
-        let mut seen = 0;
-        let place = counts.iter().position(|count| {
-            seen += count;
-            wanted > 0 && seen >= wanted
-        });
-        place.map_or(0, |place| greatest_of(place).min(self.max.load(Relaxed)))
+    /// A value that so many thousandths of all are not above, a hundredth too large at the most.
+    pub(crate) fn percentile(&self, thousandths: u32) -> u64 {
+        let value =
+            self.sizes.as_ref().map_or(0, |sizes| sizes.lock().value_at_quantile(f64::from(thousandths) / 1000.0));
+        value.min(self.max.load(Relaxed))
     }
 
     /// Begins anew.
@@ -110,7 +110,9 @@ impl Summary {
         self.max.store(0, Relaxed);
         self.sum.store(0, Relaxed);
         self.count.store(0, Relaxed);
-        self.places.iter().for_each(|count| count.store(0, Relaxed));
+        if let Some(sizes) = &self.sizes {
+            sizes.lock().reset();
+        }
     }
 }
 
@@ -148,29 +150,11 @@ impl Tally {
         *max = (*max).max(value);
         *sum += value;
         *count += 1;
-        let place = place_of(value);
-        if place != self.run.0 {
+        if value != self.run.0 {
             into.settle(self.run);
-            self.run = (place, 0);
+            self.run = (value, 0);
         }
         self.run.1 += 1;
-    }
-}
-
-const fn place_of(value: u64) -> usize {
-    let value = if value > VALUE_MAX { VALUE_MAX } else { value };
-    if value < EXACT {
-        return value as usize;
-    }
-    let power = value.ilog2();
-    (EXACT + (power as u64 - EXACT.ilog2() as u64) * 8 + ((value >> (power - 3)) & 7)) as usize
-}
-
-fn greatest_of(place: usize) -> u64 {
-    let place = place as u64;
-    match place.checked_sub(EXACT) {
-        None => place,
-        Some(above) => ((8 + above % 8 + 1) << (u64::from(EXACT.ilog2()) + above / 8 - 3)) - 1,
     }
 }
 
@@ -201,24 +185,23 @@ mod tests {
     }
 
     #[test]
-    fn percentiles_are_an_eighth_too_large_at_the_most() {
+    fn percentiles_are_a_hundredth_too_large_at_the_most() {
         let summary = Summary::default();
         (1..=1000).for_each(|value| summary.record(value * 10));
 
         for (thousandths, exact) in [(500, 5000), (950, 9500), (990, 9900), (999, 9990), (1, 10)] {
             let told = summary.percentile(thousandths);
-            assert!((exact..=exact + exact / 8).contains(&told), "{thousandths}: {told}");
+            assert!((exact..=exact + exact / 100).contains(&told), "{thousandths}: {told}");
         }
         assert_eq!(summary.percentile(1000), 10_000);
     }
 
     #[test]
-    fn every_value_has_a_place_that_holds_it() {
-        for value in (0..5000).chain((12..36).flat_map(|power| [(1 << power) - 1, 1 << power, (1 << power) + 1])) {
-            let place = place_of(value);
-            assert!(greatest_of(place) >= value, "{value}");
-            assert!(place == 0 || greatest_of(place - 1) < value, "{value}");
-        }
-        assert_eq!(place_of(u64::MAX), PLACES - 1);
+    fn a_value_beyond_all_bounds_counts_as_the_greatest() {
+        let summary = Summary::default();
+        summary.record(u64::MAX);
+
+        assert!(summary.percentile(500) >= VALUE_MAX);
+        assert_eq!(summary.figures().max, u64::MAX);
     }
 }
