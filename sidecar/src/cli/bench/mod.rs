@@ -171,13 +171,14 @@ impl Bench {
             }
         }
         // What was measured is told, whatever comes of cleaning up.
-        self.print(&results)?;
-        if !self.keep {
-            self.clean_up(&target, &base, &workloads).await?;
+        if !results.is_empty() {
+            self.print(&results)?;
         }
+        let cleaned_up = if self.keep { Ok(()) } else { self.clean_up(&target, &base, &workloads).await };
         if let Some(failure) = failed {
             return Err(failure);
         }
+        cleaned_up?;
         self.judge(&results)
     }
 
