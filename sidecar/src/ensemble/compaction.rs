@@ -4,6 +4,9 @@
 //! a random part of it, so that members do not write theirs at the same time. At most as many bytes of log are kept
 //! behind a snapshot, for members that lag.
 //!
+//! A quiet member writes one when the log has grown by half of that: it disturbs nobody, and what is in the log takes
+//! longer to apply again at the next start than what is in a snapshot takes to load.
+//!
 //! A snapshot that cannot be written (a full disk) is tried again later; the member goes on.
 
 use std::{
@@ -35,6 +38,9 @@ const NODES_PER_PART: usize = 500;
 
 /// How often the log's size is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// A member is quiet when its log grows by no more than this between two looks.
+const QUIET_BYTES_MAX: u64 = 64 << 10;
 
 /// How long after a snapshot that could not be written the next one is tried.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
@@ -76,6 +82,8 @@ impl Compactor {
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         let mut share = rand::random::<f64>();
         let mut pause = LOOK_EVERY;
+        // A member that has just started was quiet for long.
+        let mut grown = self.grown();
         loop {
             tokio::select! {
                 biased;
@@ -88,7 +96,9 @@ impl Compactor {
                 }
                 () = tokio::time::sleep(pause) => {
                     pause = LOOK_EVERY;
-                    if self.is_due(share) {
+                    let grown_then = std::mem::replace(&mut grown, self.grown());
+                    let quiet = grown.saturating_sub(grown_then) <= QUIET_BYTES_MAX;
+                    if self.is_due(grown, quiet, share) {
                         share = rand::random();
                         if let Err(error) = self.snapshot(&stop).await {
                             warn!(%error, "no snapshot was written; it is tried again");
@@ -105,12 +115,21 @@ impl Compactor {
         self.shelf.current().map_or(0, |snapshot| snapshot.bytes).max(self.log_bytes_min)
     }
 
-    fn is_due(&self, share: f64) -> bool {
+    /// Bytes of log since the last snapshot, as far as it is applied: a snapshot would have no more than that.
+    fn grown(&self) -> u64 {
+        let applied = self.replica.applied().borrow().log_index;
+        let last = self.shelf.current().map(|snapshot| snapshot.index());
+        self.log.bytes_after(last).saturating_sub(self.log.bytes_after(Some(applied)))
+    }
+
+    fn is_due(&self, grown: u64, quiet: bool, share: f64) -> bool {
         let allowance = self.allowance();
+        if quiet {
+            return grown > allowance / 2;
+        }
         // A quarter at most on top.
         let offset = (allowance as f64 / 4.0 * share) as u64;
-        let last = self.shelf.current().map(|snapshot| snapshot.index());
-        self.log.bytes_after(last) > allowance + offset
+        grown > allowance + offset
     }
 
     async fn snapshot(&self, stop: &CancellationToken) -> Result<StoredSnapshot, Unwritten> {

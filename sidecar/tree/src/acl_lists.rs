@@ -31,8 +31,7 @@ impl AclLists {
     /// Finds or stores a list, and counts one more user of it.
     pub(crate) fn acquire(&mut self, list: &[Acl]) -> AclId {
         if let Some(&id) = self.by_list.get(list) {
-            self.entries[id.0 as usize].uses += 1;
-            return id;
+            return self.acquire_again(id);
         }
         let list: Arc<[Acl]> = list.into();
         let entry = Entry { list: Arc::clone(&list), hash: acl_hash(&list), uses: 1 };
@@ -48,6 +47,12 @@ impl AclLists {
         };
         self.by_list.insert(list, AclId(index));
         AclId(index)
+    }
+
+    /// Counts one more user of a list that has one.
+    pub(crate) fn acquire_again(&mut self, id: AclId) -> AclId {
+        self.entries[id.0 as usize].uses += 1;
+        id
     }
 
     /// Counts one user less, and forgets a list that has none.

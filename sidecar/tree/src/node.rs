@@ -249,6 +249,11 @@ impl ChildTable {
         self.0.find(spread(hash), |child| child.hash == hash && is_it(child.id)).map(|child| child.id)
     }
 
+    /// Makes room for so many in all.
+    pub(crate) fn reserve(&mut self, count: usize) {
+        self.0.reserve(count.saturating_sub(self.0.len()), |child| spread(child.hash));
+    }
+
     /// The caller knows that the name is not there yet.
     pub(crate) fn insert(&mut self, hash: u32, id: NodeId) {
         self.0.insert_unique(spread(hash), Child { hash, id }, |child| spread(child.hash));

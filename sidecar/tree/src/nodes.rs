@@ -144,6 +144,23 @@ impl Nodes {
         directory.name_bytes += bytes;
     }
 
+    /// Puts a node into its parent's table, which will have `count` in all. `false` if there is one of its name.
+    pub(crate) fn link_one_of(&mut self, id: NodeId, count: usize) -> bool {
+        let node = self.get(id);
+        let (parent, name) = (node.parent, node.name.as_bytes());
+        let (hash, bytes) = (self.name_hash(name), name.len());
+        let has_name = |id| self.get(id).name.as_bytes() == name;
+        let directory = self.get(parent).directory.as_ref();
+        if directory.is_some_and(|directory| directory.children.find(hash, has_name).is_some()) {
+            return false;
+        }
+        let directory = self.get_mut(parent).directory_mut();
+        directory.children.reserve(count);
+        directory.children.insert(hash, id);
+        directory.name_bytes += bytes;
+        true
+    }
+
     /// Takes a node out of its parent's table.
     pub(crate) fn unlink(&mut self, id: NodeId) {
         let node = self.get(id);
@@ -172,9 +189,21 @@ impl Nodes {
     }
 
     pub(crate) fn path(&self, id: NodeId) -> String {
-        let length: usize = self.upwards(id).map(|node| node.name.as_bytes().len() + 1).sum();
-        if length == 0 {
+        if id == Self::ROOT {
             return "/".into();
+        }
+        self.path_within(id, usize::MAX).expect("no path is longer than memory")
+    }
+
+    /// What stands before the names of the children: the path of a node, nothing for the root. `None` if it is longer
+    /// than `bytes_max`: it also ends if the node is below itself.
+    pub(crate) fn path_within(&self, id: NodeId, bytes_max: usize) -> Option<String> {
+        let mut length = 0;
+        for node in self.upwards(id) {
+            length += node.name.as_bytes().len() + 1;
+            if length > bytes_max {
+                return None;
+            }
         }
         let mut path = vec![b'/'; length];
         let mut end = length;
@@ -183,7 +212,7 @@ impl Nodes {
             path[end - name.len()..end].copy_from_slice(name);
             end -= name.len() + 1;
         }
-        String::from_utf8(path).expect("names are UTF-8")
+        Some(String::from_utf8(path).expect("names are UTF-8"))
     }
 
     pub(crate) fn item(&self, id: NodeId, path: PathHash) -> ItemHash {
@@ -241,22 +270,6 @@ impl Nodes {
                 return;
             }
             next = node.parent;
-        }
-    }
-
-    /// Counts all of it anew.
-    pub(crate) fn count_all(&mut self) {
-        let mut parents_first = Vec::with_capacity(self.count);
-        self.walk(|id, _| {
-            parents_first.push(id);
-            ControlFlow::Continue(())
-        });
-        for id in parents_first.into_iter().rev().take_while(|id| *id != Self::ROOT) {
-            let (node, here) = (self.get(id), self.usage(id));
-            let parent = node.parent;
-            let Slot::Taken(parent) = self.slot_mut(parent) else { panic!("the walk came through it") };
-            let directory = parent.directory_mut();
-            directory.below = directory.below.after(here.nodes as i64, here.bytes as i64);
         }
     }
 

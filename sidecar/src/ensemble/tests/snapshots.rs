@@ -39,6 +39,19 @@ async fn snapshots_are_written_by_the_bytes_of_the_log_and_started_from() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn quiet_member_writes_a_snapshot_before_the_log_is_full() {
+    let (cluster, session) = with_small_snapshots().await;
+
+    write_bytes(cluster.member(1), session, 150_000).await;
+
+    for member in 1..=3 {
+        cluster.eventually("a snapshot", || (cluster.member(member).status().snapshot_index > 0).then_some(())).await;
+        assert!(cluster.member(member).status().log_bytes < 200_000);
+    }
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lagging_member_catches_up_by_snapshot_and_its_open_proposals_are_settled() {
     let (mut cluster, session) = with_small_snapshots().await;
     let leader = cluster.leader().await;

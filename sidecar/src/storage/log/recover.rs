@@ -60,6 +60,8 @@ pub(super) fn recover(dir: &Path, log_id: u64, sync: bool) -> Result<Option<Reco
     let mut replay = Replay::default();
     let mut next_batch = first.head.first_batch;
     let mut offset = SEGMENT_HEAD_BYTES;
+    // One for all: fresh memory for each costs more than reading it.
+    let mut image = Vec::new();
     for at in 0..segments.len() {
         let expected = segments.get(at + 1).map(|next| next.head.first_batch);
         let segment = &mut segments[at];
@@ -67,7 +69,7 @@ pub(super) fn recover(dir: &Path, log_id: u64, sync: bool) -> Result<Option<Reco
             let what = format!("begins with batch {} where {next_batch} comes next", segment.head.first_batch);
             return Err(OpenError::Damaged { file: segment.path.clone(), offset: 0, what });
         }
-        let image = read_image(segment)?;
+        read_image(segment, &mut image)?;
         let walk = walk(segment, &image, &mut replay)?;
         match expected {
             // The next segment was made after the flush of all of this one.
@@ -155,12 +157,10 @@ fn open_segment(path: &Path, sequence: u32, log_id: u64) -> Result<Segment, Open
     Ok(Segment { head, path: path.to_owned(), file: Arc::new(file), index_max: None })
 }
 
-fn read_image(segment: &Segment) -> Result<Vec<u8>, OpenError> {
-    let mut image = vec![0; segment.head.segment_bytes as usize];
-    match segment.file.read_exact_at(&mut image, 0) {
-        Ok(()) => Ok(image),
-        Err(source) => Err(OpenError::Io { action: "reading", path: segment.path.clone(), source }),
-    }
+fn read_image(segment: &Segment, image: &mut Vec<u8>) -> Result<(), OpenError> {
+    image.resize(segment.head.segment_bytes as usize, 0);
+    let read = segment.file.read_exact_at(image, 0);
+    read.map_err(|source| OpenError::Io { action: "reading", path: segment.path.clone(), source })
 }
 
 /// Replays the good batches of a segment, up to the first place where the next one does not stand.

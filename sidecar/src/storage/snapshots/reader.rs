@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::{
     EntryId, SnapshotError, SnapshotInfo,
@@ -14,7 +14,8 @@ use super::{
     io_error,
 };
 
-const BUFFER_BYTES: usize = 256 << 10;
+/// Enough for heads: chunks, which are larger, go past it.
+const BUFFER_BYTES: usize = 4 << 10;
 
 /// An open snapshot whose head and end are in order.
 #[derive(Debug)]
@@ -26,6 +27,8 @@ pub(crate) struct SnapshotReader {
     end: End,
     /// What has been read.
     read: End,
+    /// Where chunks are read to: its memory is used again once nobody holds the chunk before.
+    chunk: BytesMut,
 }
 
 impl SnapshotReader {
@@ -34,7 +37,8 @@ impl SnapshotReader {
         let length = file.metadata().map_err(io_error("opening", path))?.len();
         let info = SnapshotInfo { id, meta: Bytes::new(), bytes: 0 };
         let file = BufReader::with_capacity(BUFFER_BYTES, file);
-        let mut reader = Self { path: path.to_owned(), file, info, end: End::default(), read: End::default() };
+        let (end, read) = (End::default(), End::default());
+        let mut reader = Self { path: path.to_owned(), file, info, end, read, chunk: BytesMut::new() };
         reader.check_head_and_end(length)?;
         Ok(reader)
     }
@@ -80,7 +84,9 @@ impl SnapshotReader {
         if head.bytes == 0 || head.bytes as usize > CHUNK_BYTES_MAX || u64::from(head.bytes) > left {
             return Err(self.damaged(&format!("chunk {} cannot be {} bytes long", self.read.chunks, head.bytes)));
         }
-        let chunk = self.take_bytes(head.bytes as usize)?;
+        self.chunk.resize(head.bytes as usize, 0);
+        self.file.read_exact(&mut self.chunk).map_err(io_error("reading", &self.path))?;
+        let chunk = self.chunk.split().freeze();
         if head != ChunkHead::of(self.read.chunks, &chunk) {
             return Err(self.damaged(&format!("chunk {} does not match its checksum", self.read.chunks)));
         }
@@ -89,7 +95,7 @@ impl SnapshotReader {
         if (self.read.chunks == self.end.chunks) != (self.read.bytes == self.end.bytes) {
             return Err(self.damaged("its chunks are not as many as its end says"));
         }
-        Ok(Some(chunk.into()))
+        Ok(Some(chunk))
     }
 
     fn take<const N: usize>(&mut self) -> Result<[u8; N], SnapshotError> {

@@ -1,15 +1,13 @@
 //! From parts to a tree. Parts come from a disk or from another member, and are believed nothing: whatever is in
 //! them, the result is a tree that holds its own rules and has the digest that was written, or an error.
 
-use std::ops::ControlFlow;
-
-use prost::Message;
-
-use super::format::{FORMAT, Head, Item, Kind, NodeItem, OutcomeItem, SessionItem, Tail};
+use super::format::{FORMAT, Head, OutcomeItem, SessionItem, Tail};
+use super::stored::{Stored, StoredNode, Unreadable};
 use crate::acl_lists::AclId;
 use crate::digest::PathHash;
 use crate::members::LaneState;
 use crate::node::{Data, Kind as NodeKind, Life, Name, Node, NodeId, TTL_MS_MAX};
+use crate::nodes::Nodes;
 use crate::quotas::Quotas;
 use crate::sessions::SessionRecord;
 use crate::writes::RESERVED;
@@ -26,6 +24,13 @@ pub struct TreeLoader {
     /// The ids that the nodes had in the snapshot, ascending; the index is the id they have here. Until the end, the
     /// parents of nodes are ids of the snapshot.
     ids: Vec<u32>,
+}
+
+/// A list of permissions of the part that is read.
+struct PartList {
+    list: Vec<Acl>,
+    /// Once a node has it.
+    id: Option<AclId>,
 }
 
 /// Why parts do not make a tree.
@@ -84,6 +89,12 @@ impl From<String> for Bad {
     }
 }
 
+impl From<Unreadable> for Bad {
+    fn from(unreadable: Unreadable) -> Self {
+        Self::Detail(unreadable.to_string())
+    }
+}
+
 /// No counter of a true snapshot comes near this, and from here on none can overflow.
 const COUNTER_MAX: u64 = 1 << 62;
 
@@ -115,27 +126,25 @@ impl TreeLoader {
     }
 
     fn add_items(&mut self, mut part: &[u8]) -> Result<(), Bad> {
-        let mut lists: Vec<Vec<Acl>> = Vec::new();
+        let mut lists: Vec<PartList> = Vec::new();
         while !part.is_empty() {
-            let item = Item::decode_length_delimited(&mut part).map_err(|error| error.to_string())?;
-            let kind = item.kind.ok_or("an item of an unknown kind")?;
+            let item = Stored::take(&mut part)?;
             if self.tail.is_some() {
                 return Err("an item after the last one".into());
             }
-            if self.has_head == matches!(kind, Kind::Head(_)) {
+            if self.has_head == matches!(item, Stored::Head(_)) {
                 return Err("the first item, and no other, must be the head".into());
             }
-            match kind {
-                Kind::Head(head) => self.add_head(head)?,
-                Kind::Session(session) => self.add_session(session)?,
-                Kind::Outcome(outcome) => self.add_outcome(outcome)?,
-                Kind::AclList(list) => lists.push(list.into()),
-                Kind::Node(node) => {
-                    let list = lists.get(node.acl as usize).ok_or("a node without a list of permissions")?;
-                    let acl = self.tree.nodes.acls.acquire(list);
-                    self.add_node(node, acl)?;
+            match item {
+                Stored::Head(head) => self.add_head(head)?,
+                Stored::Session(session) => self.add_session(session)?,
+                Stored::Outcome(outcome) => self.add_outcome(outcome)?,
+                Stored::AclList(list) => lists.push(PartList { list: list.into(), id: None }),
+                Stored::Node(node) => {
+                    let list = lists.get_mut(node.acl as usize).ok_or("a node without a list of permissions")?;
+                    self.add_node(&node, list)?;
                 }
-                Kind::Tail(tail) => self.tail = Some(tail),
+                Stored::Tail(tail) => self.tail = Some(tail),
             }
         }
         Ok(())
@@ -189,13 +198,13 @@ impl TreeLoader {
         Ok(())
     }
 
-    fn add_node(&mut self, item: NodeItem, acl: AclId) -> Result<(), Bad> {
+    fn add_node(&mut self, item: &StoredNode<'_>, list: &mut PartList) -> Result<(), Bad> {
         match self.ids.last() {
             None if item.id != 0 || item.parent != 0 || !item.name.is_empty() => {
                 return Err("the first node must be the root".into());
             }
             Some(last) if item.id <= *last => return Err("nodes out of order".into()),
-            Some(_) if matches!(item.name.as_str(), "" | "." | "..") || item.name.contains('/') => {
+            Some(_) if matches!(item.name, "" | "." | "..") || item.name.contains('/') => {
                 return Err(format!("no node can have the name {:?}", item.name).into());
             }
             None | Some(_) => {}
@@ -206,10 +215,15 @@ impl TreeLoader {
         {
             return Err("a ttl that cannot be".into());
         }
+        let acls = &mut self.tree.nodes.acls;
+        let acl = match list.id {
+            Some(id) => acls.acquire_again(id),
+            None => *list.id.insert(acls.acquire(&list.list)),
+        };
         let mut node = Node {
             parent: NodeId(item.parent),
-            name: Name::new(&item.name),
-            data: Data::copy_of((!item.null_data).then_some(&*item.data)),
+            name: Name::new(item.name),
+            data: Data::copy_of((!item.null_data).then_some(item.data)),
             acl,
             life,
             czxid: Zxid(item.czxid),
@@ -245,7 +259,6 @@ impl TreeLoader {
         }
         self.link()?;
         self.settle_nodes()?;
-        self.tree.nodes.count_all();
         self.tree.quotas = Quotas::of(&self.tree.nodes);
         let found = self.tree.digest();
         if found != tail.digest {
@@ -256,29 +269,32 @@ impl TreeLoader {
 
     /// Turns the parents' ids into those of this tree, and fills the tables of children.
     fn link(&mut self) -> Result<(), LoadError> {
+        let nodes = &mut self.tree.nodes;
+        let mut child_counts = vec![0_u32; self.ids.len()];
         for index in 1..self.ids.len() {
-            let id = NodeId(index as u32);
-            let nodes = &mut self.tree.nodes;
-            let parent_then = nodes.get(id).parent.0;
+            let node = nodes.get_mut(NodeId(index as u32));
+            let parent_then = node.parent.0;
             // Most snapshots have no holes.
             let parent = if self.ids.get(parent_then as usize) == Some(&parent_then) {
                 parent_then as usize
             } else {
                 self.ids.binary_search(&parent_then).map_err(|_| contradiction("a node has no parent".into()))?
             };
-            let parent = NodeId(parent as u32);
-            let node = nodes.get_mut(id);
-            node.parent = parent;
-            let name = node.name.clone();
-            if nodes.child(parent, name.as_str()).is_some() {
-                return Err(contradiction(format!("a node has two children {:?}", name.as_str())));
+            node.parent = NodeId(parent as u32);
+            child_counts[parent] += 1;
+        }
+        for id in (1..self.ids.len()).map(|index| NodeId(index as u32)) {
+            let node = nodes.get(id);
+            if !nodes.link_one_of(id, child_counts[node.parent.0 as usize] as usize) {
+                let name = nodes.get(id).name.as_str();
+                return Err(contradiction(format!("a node has two children {name:?}")));
             }
-            nodes.link(id);
         }
         Ok(())
     }
 
-    /// Builds what follows from the nodes, and finds those that are in no path because they are each other's parents.
+    /// Builds what follows from the nodes, in their order in memory, and finds those that are in no path because they
+    /// are each other's parents.
     fn settle_nodes(&mut self) -> Result<(), LoadError> {
         let Tree { nodes, sessions, reaping, digest, limits, .. } = &mut self.tree;
         if nodes.count() == 0 {
@@ -287,32 +303,75 @@ impl TreeLoader {
         if let Some(path) = RESERVED.iter().find(|path| nodes.find(path).is_none()) {
             return Err(contradiction(format!("{path} is missing")));
         }
-        let mut reached = 0;
-        let mut wrong = None;
-        nodes.walk(|id, path| {
+        // Also bounds the time this takes: a path costs as much as it is long.
+        let too_long = || contradiction("a path has no beginning, or is longer than any may be".into());
+        let mut siblings = Siblings::default();
+        for id in (0..self.ids.len()).map(|index| NodeId(index as u32)) {
             let node = nodes.get(id);
-            reached += 1;
-            // Also bounds the time this takes: a path costs as much as it is long.
+            let (parent, bytes) = (node.parent, node.data.bytes());
+            let path = if id == Nodes::ROOT {
+                "/"
+            } else {
+                if parent != siblings.parent {
+                    siblings.count_into(nodes);
+                    siblings = Siblings::below(nodes, parent, limits.path_bytes_max).ok_or_else(too_long)?;
+                }
+                siblings.next(nodes.get(id).name.as_str(), bytes)
+            };
             if path.len() > limits.path_bytes_max {
-                wrong = Some("a path is longer than any may be".into());
-                return ControlFlow::Break(());
+                return Err(too_long());
             }
+            let node = nodes.get(id);
             reaping.update(id, None, node.due_from_ms());
             digest.add(nodes.item(id, PathHash::of(path)));
             if let NodeKind::Ephemeral(owner) = node.life.kind() {
                 if node.child_count() > 0 || sessions.get(owner).is_none() {
-                    wrong = Some(format!("ephemeral {path} has children, or an owner that is not there"));
-                    return ControlFlow::Break(());
+                    let detail = format!("ephemeral {path} has children, or an owner that is not there");
+                    return Err(contradiction(detail));
                 }
                 sessions.own(owner, id);
             }
-            ControlFlow::Continue(())
-        });
-        match wrong {
-            Some(detail) => Err(contradiction(detail)),
-            None if reached < nodes.count() => Err(contradiction(format!("{reached} nodes hang together, not all"))),
-            None => Ok(()),
         }
+        siblings.count_into(nodes);
+        Ok(())
+    }
+}
+
+/// Nodes with one parent that stand next to each other: what leads to them is looked up once.
+struct Siblings {
+    parent: NodeId,
+    /// Of the last one; of the parent before the first. Empty if that is the root.
+    path: String,
+    parent_path_bytes: usize,
+    nodes: i64,
+    data_bytes: i64,
+}
+
+impl Default for Siblings {
+    fn default() -> Self {
+        Self { parent: Nodes::ROOT, path: String::new(), parent_path_bytes: 0, nodes: 0, data_bytes: 0 }
+    }
+}
+
+impl Siblings {
+    /// `None` if the path to the parent is longer, as also that of a node below itself is.
+    fn below(nodes: &Nodes, parent: NodeId, path_bytes_max: usize) -> Option<Self> {
+        let path = nodes.path_within(parent, path_bytes_max)?;
+        Some(Self { parent, parent_path_bytes: path.len(), path, nodes: 0, data_bytes: 0 })
+    }
+
+    /// The path of the next one.
+    fn next(&mut self, name: &str, data_bytes: i64) -> &str {
+        self.nodes += 1;
+        self.data_bytes += data_bytes;
+        self.path.truncate(self.parent_path_bytes);
+        self.path.push('/');
+        self.path.push_str(name);
+        &self.path
+    }
+
+    fn count_into(&self, nodes: &mut Nodes) {
+        nodes.add_below(self.parent, self.nodes, self.data_bytes);
     }
 }
 
@@ -330,8 +389,10 @@ fn member(id: u32) -> Result<MemberId, Bad> {
 
 #[cfg(test)]
 mod tests {
+    use prost::Message;
+
     use super::*;
-    use crate::snapshot::format::{AclListItem, LaneItem, ReplyItem};
+    use crate::snapshot::format::{AclListItem, Item, Kind, LaneItem, NodeItem, ReplyItem};
 
     /// The items of a new tree with one session, and an ephemeral node of it at [`EPHEMERAL`].
     fn items() -> Vec<Item> {
@@ -469,10 +530,12 @@ mod tests {
         check("two children \"zookeeper\"", |items| node(items, EPHEMERAL).name = "zookeeper".into());
         check("/zookeeper/quota is missing", |items| node(items, QUOTA).name = "quotas".into());
         check("/zookeeper is missing", |items| node(items, ZOOKEEPER).parent = 1);
-        check("4 nodes hang together", |items| node(items, EPHEMERAL).parent = 7);
+        check("a path has no beginning", |items| node(items, EPHEMERAL).parent = 7);
         check("an owner that is not there", |items| node(items, EPHEMERAL).life = 8);
         check("has children", |items| node(items, ZOOKEEPER).life = 9);
-        check("a path is longer", |items| node(items, EPHEMERAL).name = "x".repeat(Limits::DEFAULT.path_bytes_max));
+        check("longer than any may be", |items| {
+            node(items, EPHEMERAL).name = "x".repeat(Limits::DEFAULT.path_bytes_max)
+        });
     }
 
     #[test]

@@ -7,6 +7,7 @@
 
 mod format;
 mod load;
+mod stored;
 mod walk;
 
 pub use load::{LoadError, TreeLoader};

@@ -56,6 +56,28 @@ fn a_tree_comes_back_whole_whatever_the_size_of_the_parts() {
 }
 
 #[test]
+fn children_that_lie_before_their_parents_come_back() {
+    let mut driver = Driver::new();
+    let alice = driver.open();
+    for path in ["/early", "/p", "/p/q", "/p/q/r"] {
+        driver.create(&alice, path, CreateMode::Persistent);
+    }
+    // Its place is the next one's.
+    driver.accepted(&alice, Op::Delete(delete("/early", -1)));
+    driver.create(&alice, "/p/q/r/leaf", CreateMode::Persistent);
+    driver.create(&alice, "/zookeeper/quota/p", CreateMode::Persistent);
+    driver.create(&alice, "/zookeeper/quota/p/zookeeper_limits", CreateMode::Persistent);
+
+    let loaded = load(&parts(&mut driver.tree, 2)).unwrap();
+
+    assert_eq!(dump(&loaded), dump(&driver.tree));
+    assert_eq!(loaded.digest_recomputed(), driver.tree.digest());
+    let usage = |tree: &Tree| tree.quotas().map(|quota| (quota.nodes, quota.bytes)).collect::<Vec<_>>();
+    assert_eq!(usage(&loaded), usage(&driver.tree));
+    assert_eq!(usage(&loaded)[0].0, 4);
+}
+
+#[test]
 fn stored_outcomes_come_back() {
     let mut driver = populated();
     let alice = driver.tree.sessions().next().unwrap();
