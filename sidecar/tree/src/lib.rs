@@ -1,8 +1,8 @@
 //! The pure replicated state machine of Quorate: znodes, sessions and the outcomes of their writes.
 //!
-//! [`Tree::apply`] is the only mutator. Given the same commands in the same order, every replica ends in the
-//! same state with the same [digest](Tree::digest); nothing here reads a clock, does IO, or depends on the order of
-//! a hash table or on chance. (The one random number seeds hash tables, so that nobody can choose names that
+//! [`Tree::apply`] is the only mutator, and [`Tree::apply_ahead`], which begins what takes long. Given the same commands
+//! in the same order, every replica ends in the same state with the same [digest](Tree::digest); nothing here reads a
+//! clock, does IO, or depends on the order of a hash table or on chance. (The one random number seeds hash tables, so that nobody can choose names that
 //! collide; it shows nowhere.) Meanings are ZooKeeper's, error precedence included.
 //!
 //! What it is not: it knows no log, no network, no watch. It reports what changed ([`Change`]), and those who
@@ -21,6 +21,7 @@ mod images;
 mod limits;
 mod members;
 mod multi;
+mod names;
 mod node;
 mod nodes;
 mod outcome;
@@ -42,6 +43,7 @@ pub use command::{
 };
 pub use ids::{MemberId, SessionId, Zxid};
 pub use limits::Limits;
+pub use names::Names;
 pub use outcome::{Applied, Outcome, Refusal, Refused, Reply};
 pub use path::{Path, PathError};
 pub use quotas::QuotaView;

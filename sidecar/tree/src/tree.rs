@@ -1,4 +1,4 @@
-//! The tree itself: apply is the only mutator.
+//! The tree itself: nothing else than applying commands changes it.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use crate::reaping::Reaping;
 use crate::sessions::{SessionRecord, Sessions, Settled};
 use crate::snapshot::Walk;
 use crate::writes::Work;
-use crate::{Applied, Author, Change, Command, Limits, Op, Outcome, Refusal, Reply, SessionEnd, SessionId, Zxid};
+use crate::{Applied, Author, Change, Command, Lane, Limits, Op, Outcome, Refusal, Reply, SessionEnd, SessionId, Zxid};
 
 /// The replicated state of an ensemble.
 pub struct Tree {
@@ -67,6 +67,42 @@ impl Tree {
         Applied::Fresh { zxid, outcome, changes: work.changes }
     }
 
+    /// Does a part of what [`Tree::apply`] will do for this command, where that is much: lets go of `nodes_max` (one or
+    /// more) ephemeral nodes of a session that the command ends and that owns more. `None` if nothing is to be done before the command
+    /// is applied; until it says so, no other command may be.
+    ///
+    /// What goes has the zxid the command will get, which comes with the changes. Until the command is applied, the tree
+    /// shows the zxid before it: who reads meanwhile sees some of the nodes gone, as in ZooKeeper, and whoever goes by
+    /// what they have seen up to that zxid misses nothing. Every replica may do so, or not, or in other parts: the state
+    /// after the command is the same.
+    pub fn apply_ahead(&mut self, command: &Command, nodes_max: usize) -> Option<(Zxid, Vec<Change>)> {
+        let (session, _) = self.ended_by(command)?;
+        let Lane { member, incarnation, seq } = command.lane;
+        let is_its_turn = self.members.next_seq(member, incarnation) == Some(seq);
+        let nodes_max = nodes_max.max(1);
+        if !is_its_turn || self.sessions.get(session)?.ephemerals.len() <= nodes_max {
+            return None;
+        }
+        let mut work = Work::new(self.zxid.next(), command.stamp_ms, &command.author);
+        self.let_go(session, nodes_max, &mut work);
+        Some((work.zxid, work.changes))
+    }
+
+    /// The session that a command ends if it is applied now, and how.
+    fn ended_by(&self, command: &Command) -> Option<(SessionId, SessionEnd)> {
+        match &command.op {
+            Op::CloseSession => {
+                self.check_author(&command.author).ok()?;
+                Some((command.author.session, SessionEnd::Closed))
+            }
+            Op::ExpireSession { session, attachment } => {
+                let live = self.sessions.get(*session)?;
+                (live.record.attachment <= *attachment).then_some((*session, SessionEnd::Expired))
+            }
+            _ => None,
+        }
+    }
+
     /// A write of a client: once, in its turn if it is numbered. Gives the zxid its outcome belongs to.
     ///
     /// The outcomes that the client has answered are forgotten first, also if the write is then refused. A number
@@ -116,14 +152,11 @@ impl Tree {
             Op::AttachSession { session, password, timeout_ms } => {
                 self.attach_session(command, *session, password, *timeout_ms, work)
             }
-            Op::CloseSession => {
-                self.check_author(work.author)?;
-                self.end_session(work.author.session, SessionEnd::Closed, work);
-                Ok(Reply::Done)
-            }
-            Op::ExpireSession { session, attachment } => {
-                if self.sessions.get(*session).is_some_and(|live| live.record.attachment <= *attachment) {
-                    self.end_session(*session, SessionEnd::Expired, work);
+            Op::CloseSession | Op::ExpireSession { .. } => {
+                if let Some((session, end)) = self.ended_by(command) {
+                    self.end_session(session, end, work);
+                } else if matches!(command.op, Op::CloseSession) {
+                    self.check_author(work.author)?;
                 }
                 Ok(Reply::Done)
             }

@@ -210,14 +210,21 @@ impl Tree {
 
     /// Ends a session: its ephemeral nodes go in the order of their paths, then the session itself.
     pub(crate) fn end_session(&mut self, session: SessionId, end: SessionEnd, work: &mut Work<'_>) {
+        self.let_go(session, usize::MAX, work);
+        self.sessions.end(session, &mut self.digest);
+        work.changes.push(Change::SessionEnded { session, end });
+    }
+
+    /// Deletes up to `nodes_max` of the nodes that a session owns, in the order of their paths. Which, if it owns more,
+    /// is left open.
+    pub(crate) fn let_go(&mut self, session: SessionId, nodes_max: usize, work: &mut Work<'_>) {
         let Some(live) = self.sessions.get(session) else { return };
-        let mut owned: Vec<(String, NodeId)> = live.ephemerals.iter().map(|id| (self.nodes.path(*id), *id)).collect();
+        let owned = live.ephemerals.iter().take(nodes_max);
+        let mut owned: Vec<(String, NodeId)> = owned.map(|id| (self.nodes.path(*id), *id)).collect();
         owned.sort_unstable();
         for (path, id) in owned {
             self.remove(id, path, work);
         }
-        self.sessions.end(session, &mut self.digest);
-        work.changes.push(Change::SessionEnded { session, end });
     }
 
     /// Takes a childless node out of the tree.

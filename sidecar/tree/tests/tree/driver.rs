@@ -44,6 +44,12 @@ impl Driver {
         Done { zxid, outcome, changes }
     }
 
+    /// What [`Driver::apply`] would apply next.
+    pub(crate) fn next_command(&self, author: &Author, op: Op) -> Command {
+        let lane = Lane { seq: self.lane.seq + 1, ..self.lane };
+        Command { lane, stamp_ms: self.now_ms + 1, author: author.clone(), op }
+    }
+
     pub(crate) fn own(&mut self, op: Op) -> Done {
         self.apply(&Author::default(), op)
     }

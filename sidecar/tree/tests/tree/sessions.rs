@@ -99,6 +99,55 @@ fn a_closed_session_takes_its_ephemerals_along_in_the_order_of_their_paths() {
 }
 
 #[test]
+fn the_end_of_a_session_may_be_begun_ahead_and_comes_to_the_same() {
+    let ended = |ahead_max: Option<usize>| {
+        let mut driver = Driver::new();
+        let alice = driver.open();
+        driver.create(&alice, "/p", CreateMode::Persistent);
+        for at in 0..10 {
+            driver.create(&alice, &format!("/p/{at}"), CreateMode::Ephemeral);
+        }
+        let close = driver.next_command(&alice, Op::CloseSession);
+        let before = driver.tree.zxid();
+        let mut left = Vec::new();
+        while let Some((zxid, changes)) = ahead_max.and_then(|max| driver.tree.apply_ahead(&close, max)) {
+            assert_eq!((zxid, driver.tree.zxid(), changes.len()), (Zxid(before.0 + 1), before, ahead_max.unwrap()));
+            assert_eq!(driver.stat("/p").pzxid, zxid, "whoever has seen less looks again");
+            assert!(driver.tree.session(alice.session).is_some());
+            left.push(driver.stat("/p").num_children);
+        }
+        let done = driver.apply(&alice, Op::CloseSession);
+        assert_eq!(driver.tree.apply_ahead(&close, 1), None, "its turn is past");
+        (left, done.zxid, done.outcome, driver.stat("/p"), driver.tree.digest())
+    };
+
+    let (left, zxid, outcome, stat, digest) = ended(Some(4));
+    assert_eq!((left, &outcome), (vec![6, 2], &Ok(Reply::Done)));
+    assert_eq!(ended(None), (vec![], zxid, outcome, stat, digest));
+}
+
+#[test]
+fn only_the_end_of_a_session_in_its_turn_is_begun_ahead() {
+    let mut driver = Driver::new();
+    let alice = driver.open();
+    for at in 0..3 {
+        driver.create(&alice, &format!("/{at}"), CreateMode::Ephemeral);
+    }
+    let none = |driver: &mut Driver, author: &Author, op, behind| {
+        let mut command = driver.next_command(author, op);
+        command.lane.seq += behind;
+        assert_eq!(driver.tree.apply_ahead(&command, 1), None, "{command:?}");
+    };
+
+    none(&mut driver, &alice, Op::CloseSession, 1);
+    none(&mut driver, &author(alice.session, 2), Op::CloseSession, 0);
+    none(&mut driver, &alice, Op::Delete(delete("/0", -1)), 0);
+    none(&mut driver, &Author::default(), Op::ExpireSession { session: alice.session, attachment: 0 }, 0);
+    let expire = driver.next_command(&Author::default(), Op::ExpireSession { session: alice.session, attachment: 1 });
+    assert!(driver.tree.apply_ahead(&expire, 1).is_some());
+}
+
+#[test]
 fn a_session_that_was_attached_again_does_not_expire() {
     let mut driver = Driver::new();
     let alice = driver.open();
