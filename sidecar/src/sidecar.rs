@@ -200,10 +200,12 @@ impl Doors {
         let superuser = config.super_digest.as_ref().map(|digest| SuperDigest(digest.as_str().into()));
         let sessions =
             Sessions::new(ensemble.clone(), replica.clone(), session_limits, superuser, self.metrics.sessions.clone());
-        let member = Arc::new(Member::new(config.id, ensemble.clone(), replica));
-
         let tracker = TaskTracker::new();
         let stop_clients = CancellationToken::new();
+        let (stop_sweeping, swept) = (stop_clients.clone(), replica.clone());
+        tracker.spawn(async move { stop_sweeping.run_until_cancelled(swept.sweep()).await });
+        let member = Arc::new(Member::new(config.id, ensemble.clone(), replica));
+
         let stop_admin = CancellationToken::new();
         let zookeeper_server = self.zookeeper.map(|door| {
             let settings = zookeeper::Settings {

@@ -88,7 +88,11 @@ impl Machine {
         let hooks = &self.hooks;
         let spans: Vec<_> = traceparents.iter().map(|caller| apply_span(index, caller)).collect();
         let before = self.replica.applied().borrow().zxid;
-        let report = self.replica.apply(index, commands, &mut |of| hooks.lane.take(of));
+        let mut report = self.replica.apply(index, commands, &mut |of| hooks.lane.take(of));
+        while let left @ [_, ..] = &commands[report.applied..] {
+            tokio::task::yield_now().await;
+            report.add(self.replica.apply(index, left, &mut |of| hooks.lane.take(of)));
+        }
         drop(spans);
         if report.own_gap {
             hooks.lane.gap_seen();

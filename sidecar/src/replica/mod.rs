@@ -5,16 +5,21 @@
 //! the queues.
 //!
 //! Locks are taken in the order tree, attached (watches and queues), one queue; none is held across an await. A
-//! reader holds the tree shared, the applier holds it alone, so the applier never meets a reader half way.
+//! reader holds the tree shared, the applier holds it alone, so the applier never meets a reader half way; but a session
+//! that owns very many ephemeral nodes ends in parts, between which readers see it half gone, as they do in ZooKeeper.
+//! Nothing that grows with the number of nodes, sessions or watches is done under one hold of a lock, but for what one
+//! transaction asks for and the names of one node's children, which are copied.
+//!
+//! Task: [`Replica::sweep`].
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, convert::Infallible, sync::Arc, time::Duration};
 
 use parking_lot::{Mutex, RwLock};
 use quorate_tree::{
     Acl, Applied, Change, Command, Identity, Lane, MemberId, Outcome, Permissions, Refusal, Refused, SessionEnd,
     SessionId, Tree, Zxid,
 };
-use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot, watch};
 use tracing::warn;
 
 #[cfg(test)]
@@ -23,7 +28,7 @@ mod queue;
 mod read;
 mod watches;
 
-pub(crate) use queue::{Item, QueueEnd, QueueLimits, SessionQueue, SlotId, Submit, SubmitKind};
+pub(crate) use queue::{Item, QueueEnd, QueueLimits, SessionQueue, SlotId, Submit, SubmitKind, Taken};
 pub(crate) use read::{Answer, Declined, Event, EventKind, Read, Rearm};
 pub(crate) use watches::{WatchKind, WatchLimits};
 
@@ -38,7 +43,10 @@ use watches::{ConnId, Firing, WatchTable};
 pub(crate) const DIGEST_MARK_EVERY: u64 = 4096;
 
 /// Paths that a connection watched and that are forgotten under one hold of the lock.
-const FORGOTTEN_AT_ONCE: usize = 4096;
+const FORGOTTEN_AT_ONCE: usize = 1024;
+
+/// Ephemeral nodes that go with their session under one hold of the lock.
+const LET_GO_AT_ONCE: usize = 1024;
 
 /// Between two warnings of soft quotas.
 const QUOTA_WARNING_PAUSE: Duration = Duration::from_secs(60);
@@ -50,6 +58,8 @@ pub(crate) struct Replica {
     tree: RwLock<Tree>,
     attached: Mutex<Attached>,
     applied: watch::Sender<AppliedTo>,
+    /// Told when a connection has gone whose watches have not.
+    to_sweep: Notify,
     limits: QueueLimits,
     metrics: SessionMetrics,
 }
@@ -60,6 +70,10 @@ struct Attached {
     watches: WatchTable,
     by_conn: HashMap<ConnId, Arc<SessionQueue>>,
     by_session: HashMap<SessionId, ConnId>,
+    /// Connections that have gone and whose watches have not.
+    gone: Vec<ConnId>,
+    /// Of the command of which a part is done.
+    begun: Option<Completion>,
     next_conn: u32,
     quota_warned_at: Option<Moment>,
     waiting: Waiting,
@@ -96,10 +110,21 @@ pub(crate) struct Settled {
 /// What the applier of an entry must know.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ApplyReport {
+    /// How many of the commands were applied.
+    pub(crate) applied: usize,
     /// A proposal of this member was refused as a gap: its open proposals must be sent again.
     pub(crate) own_gap: bool,
     /// Digests at the marks that this entry passed.
     pub(crate) digest_marks: Vec<(Zxid, u64)>,
+}
+
+impl ApplyReport {
+    /// What was done next.
+    pub(crate) fn add(&mut self, next: Self) {
+        self.applied += next.applied;
+        self.own_gap |= next.own_gap;
+        self.digest_marks.extend(next.digest_marks);
+    }
 }
 
 /// The attachment is not, or no longer, the newest of a live session here.
@@ -121,6 +146,8 @@ impl Replica {
             watches: WatchTable::new(watch_limits),
             by_conn: HashMap::new(),
             by_session: HashMap::new(),
+            gone: Vec::new(),
+            begun: None,
             next_conn: 0,
             quota_warned_at: None,
             waiting: Waiting::default(),
@@ -130,6 +157,7 @@ impl Replica {
             tree: RwLock::new(tree),
             attached: Mutex::new(attached),
             applied: watch::channel(applied).0,
+            to_sweep: Notify::new(),
             limits,
             metrics,
         }
@@ -137,6 +165,9 @@ impl Replica {
 
     /// Applies the commands of one log entry under one lock. `completion` is asked for each command of this member
     /// that is applied in its turn, and gives the completion if the proposal is open.
+    ///
+    /// Stops in front of a command that takes long, with a part of it done: others are to have the lock, and the thread,
+    /// before the caller comes again with the commands that are left. Until none is, the entry does not count as applied.
     pub(crate) fn apply(
         &self,
         log_index: u64,
@@ -151,13 +182,19 @@ impl Replica {
             let own = command.lane.member == self.me;
             let its_turn =
                 own && tree.next_in_lane(command.lane.member, command.lane.incarnation) == Some(command.lane.seq);
-            let completion = if its_turn { completion(&command.lane) } else { None };
+            let begun = attached.begun.take();
+            let completion = if its_turn { begun.or_else(|| completion(&command.lane)) } else { None };
             if let Some(Completion::Write { queue, slot, .. }) = &completion {
                 queue.before_write(*slot, &mut Run { tree: &tree, watches: Some(&mut attached.watches) });
             }
+            if let Some((zxid, changes)) = tree.apply_ahead(command, LET_GO_AT_ONCE) {
+                attached.fire(&changes, zxid, &tree, &mut to_wake, &self.metrics);
+                attached.begun = completion;
+                break;
+            }
             match tree.apply(command) {
                 Applied::Fresh { zxid, outcome, changes } => {
-                    attached.fire(&changes, &tree, &mut to_wake, &self.metrics);
+                    attached.fire(&changes, tree.zxid(), &tree, &mut to_wake, &self.metrics);
                     if let Some(completion) = completion {
                         attached.complete(completion, Settled { zxid, outcome }, &tree, &mut to_wake);
                     }
@@ -172,11 +209,14 @@ impl Replica {
             if tree.zxid().0.is_multiple_of(DIGEST_MARK_EVERY) {
                 report.digest_marks.push((tree.zxid(), tree.digest()));
             }
+            report.applied += 1;
         }
         let applied = AppliedTo { log_index, zxid: tree.zxid() };
         drop(attached);
         drop(tree);
-        self.applied.send_replace(applied);
+        if report.applied == commands.len() {
+            self.applied.send_replace(applied);
+        }
         for queue in to_wake {
             queue.wake();
         }
@@ -239,21 +279,39 @@ impl Replica {
         self.attached.lock().enter(session, self.limits)
     }
 
-    /// Forgets a queue and its watches: a few under one hold of the lock, for there may be a million.
+    /// Forgets a queue and its watches; if they are very many, the rest of them is left to [`Replica::sweep`].
     pub(crate) fn detach(&self, queue: &SessionQueue) {
-        while !self.detach_some(queue) {}
-    }
-
-    /// Whether the queue is forgotten; first go its watches.
-    fn detach_some(&self, queue: &SessionQueue) -> bool {
         let _tree = self.tree.read();
         let mut attached = self.attached.lock();
-        if !attached.watches.forget(queue.conn, FORGOTTEN_AT_ONCE) {
-            return false;
-        }
         attached.by_conn.remove(&queue.conn);
         if attached.by_session.get(&queue.session) == Some(&queue.conn) {
             attached.by_session.remove(&queue.session);
+        }
+        if !attached.watches.forget(queue.conn, FORGOTTEN_AT_ONCE) {
+            attached.gone.push(queue.conn);
+            self.to_sweep.notify_one();
+        }
+    }
+
+    /// Forgets the watches of connections that have gone, a few under one hold of the lock, for there may be a million.
+    /// Never ends.
+    ///
+    /// Cancel safe: what is left is left.
+    pub(crate) async fn sweep(&self) -> Infallible {
+        loop {
+            while self.sweep_some() {
+                tokio::task::yield_now().await;
+            }
+            self.to_sweep.notified().await;
+        }
+    }
+
+    /// Whether there was anything to forget.
+    fn sweep_some(&self) -> bool {
+        let mut attached = self.attached.lock();
+        let Some(conn) = attached.gone.last().copied() else { return false };
+        if attached.watches.forget(conn, FORGOTTEN_AT_ONCE) {
+            attached.gone.pop();
         }
         true
     }
@@ -346,23 +404,24 @@ impl Attached {
         loop {
             let conn = ConnId(self.next_conn);
             self.next_conn = self.next_conn.wrapping_add(1);
-            if !self.by_conn.contains_key(&conn) {
+            if !self.by_conn.contains_key(&conn) && !self.watches.knows(conn) {
                 return conn;
             }
         }
     }
 
-    /// Tells those who watch.
+    /// Tells those who watch of what has changed with `zxid`.
     fn fire(
         &mut self,
         changes: &[Change],
+        zxid: Zxid,
         tree: &Tree,
         to_wake: &mut Vec<Arc<SessionQueue>>,
         metrics: &SessionMetrics,
     ) {
         let mut deleted = None;
         for change in changes {
-            for firing in self.watches.fire(change, tree.zxid()) {
+            for firing in self.watches.fire(change, zxid) {
                 count_watchers(&firing, metrics);
                 let deleted = deleted.get_or_insert_with(|| lists_of_deleted(changes));
                 let sight = Sight::of(&firing.event, change, deleted, tree);

@@ -141,6 +141,26 @@ pub(crate) struct Taken {
     pub(crate) event_waited: Option<Duration>,
 }
 
+impl Taken {
+    /// Whether every answer is [in order](Answer::in_order).
+    pub(crate) fn is_in_order(&self) -> bool {
+        self.items.iter().all(|item| match item {
+            Item::Reply { answer, .. } => answer.is_in_order(),
+            Item::Event(_) => true,
+        })
+    }
+
+    /// Brings every answer in order.
+    pub(crate) fn in_order(mut self) -> Self {
+        let in_order = |item| match item {
+            Item::Reply { tag, zxid, answer } => Item::Reply { tag, zxid, answer: answer.in_order() },
+            event @ Item::Event(_) => event,
+        };
+        self.items = self.items.into_iter().map(in_order).collect();
+        self
+    }
+}
+
 /// The state of the world under which slots are run.
 pub(crate) struct Run<'a> {
     pub(crate) tree: &'a Tree,

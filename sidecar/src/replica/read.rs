@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use quorate_tree::{Acl, Identity, Refusal, Refused, Reply, SessionId, Stat, Tree, Zxid};
+use quorate_tree::{Acl, Identity, Names, Refusal, Refused, Reply, SessionId, Stat, Tree, Zxid};
 
 use super::watches::{ConnId, WatchKind, WatchTable};
 
@@ -65,6 +65,12 @@ pub(crate) enum Answer {
         stat: Stat,
     },
     Names(Vec<String>),
+    /// Very many children, or names, that are not yet in order: see [`Answer::in_order`].
+    Unsorted {
+        names: Names,
+        /// Of their parent, if they are children.
+        stat: Option<Stat>,
+    },
     Count(u32),
     Identities(Vec<Identity>),
     Many(Vec<Answer>),
@@ -115,6 +121,9 @@ pub(crate) enum EventKind {
     /// Changes below a persistent watch may have been missed.
     Resync,
 }
+
+/// So many names are brought in order while the copy is held.
+const SORTED_AT_ONCE: usize = 1024;
 
 /// Finding so much of a path takes about as long as to look at a node.
 const PATH_BYTES_PER_WORK: usize = 64;
@@ -168,6 +177,7 @@ impl Answer {
             Self::Children { names, .. } | Self::Names(names) => {
                 children_bytes(names.len(), names.iter().map(String::len).sum())
             }
+            Self::Unsorted { names, .. } => children_bytes(names.len(), names.bytes()),
             Self::Identities(identities) => {
                 identities.iter().map(|identity| identity.scheme.len() + identity.id.len() + 8).sum()
             }
@@ -188,6 +198,7 @@ impl Answer {
         const TEXT: usize = size_of::<String>() + 16;
         let besides = match self {
             Self::Children { names, .. } | Self::Names(names) => names.len() * TEXT,
+            Self::Unsorted { names, .. } => names.len() * TEXT,
             Self::Acl { acl, .. } => acl.len() * 2 * TEXT,
             Self::Identities(identities) => identities.len() * 2 * TEXT,
             Self::Many(answers) => return answers.iter().map(Self::held_bytes).sum(),
@@ -197,6 +208,32 @@ impl Answer {
             _ => 0,
         };
         size_of::<Self>() + self.bytes() + besides
+    }
+
+    /// Children, or names, that the copy has given: in order, unless they are so many that this is left for later.
+    fn of_names(names: Names, stat: Option<Stat>) -> Self {
+        let unsorted = Self::Unsorted { names, stat };
+        if unsorted.is_in_order() { unsorted.in_order() } else { unsorted }
+    }
+
+    /// Whether what must be in order is, or will soon be.
+    pub(crate) fn is_in_order(&self) -> bool {
+        match self {
+            Self::Unsorted { names, .. } => names.len() <= SORTED_AT_ONCE,
+            Self::Many(answers) => answers.iter().all(Self::is_in_order),
+            _ => true,
+        }
+    }
+
+    /// Brings in order what is not. Takes long where that is much, so no lock is held and no task waits for its turn
+    /// meanwhile.
+    pub(crate) fn in_order(self) -> Self {
+        match self {
+            Self::Unsorted { names, stat: Some(stat) } => Self::Children { names: names.into_sorted(), stat },
+            Self::Unsorted { names, stat: None } => Self::Names(names.into_sorted()),
+            Self::Many(answers) => Self::Many(answers.into_iter().map(Self::in_order).collect()),
+            other => other,
+        }
     }
 
     /// The answer itself, or a refusal in its place where no frame could carry it.
@@ -275,10 +312,9 @@ impl Read {
                 }
             }
             Self::Ephemerals { session, prefix } => {
-                let mut paths = context.tree.ephemerals(*session);
-                context.work += paths.len();
-                paths.retain(|path| path.starts_with(prefix.as_str()));
-                Answer::Names(paths).within(context.reply_bytes_max)
+                context.work += context.tree.ephemeral_count(*session);
+                let paths = context.tree.ephemeral_paths(*session, prefix);
+                Answer::of_names(paths, None).within(context.reply_bytes_max)
             }
             Self::CountBelow { path } => {
                 context.tree.count_below(path, identities).map_or_else(Answer::Refused, Answer::Count)
@@ -335,14 +371,14 @@ impl ReadContext<'_> {
             Ok((count, _)) => self.work += count,
             Err(refused) => return Answer::Refused(refused),
         }
-        let (names, stat) = match self.tree.children(path, identities) {
+        let (names, stat) = match self.tree.child_names(path, identities) {
             Ok(found) => found,
             Err(refused) => return Answer::Refused(refused),
         };
         if watch && let Err(declined) = self.arm(path, WatchKind::Children) {
             return Answer::Declined(declined);
         }
-        Answer::Children { names, stat }
+        Answer::of_names(names, Some(stat))
     }
 
     /// Sets watches again relative to what the client has seen: what it missed fires at once.

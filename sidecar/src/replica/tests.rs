@@ -16,6 +16,14 @@ use crate::telemetry::metrics::Metrics;
 const ME: MemberId = MemberId(1);
 const OTHER: MemberId = MemberId(2);
 
+const LIMITS: QueueLimits = QueueLimits {
+    outbox_events_max: 100,
+    outbox_bytes_max: 1 << 20,
+    reply_bytes_max: 1 << 19,
+    run_work_max: 1000,
+    waiting_bytes_max: 1 << 30,
+};
+
 /// A replica, its lanes, and one log entry per command.
 struct Member {
     replica: Replica,
@@ -29,13 +37,7 @@ struct Member {
 
 impl Member {
     fn new() -> Self {
-        Self::with_limits(QueueLimits {
-            outbox_events_max: 100,
-            outbox_bytes_max: 1 << 20,
-            reply_bytes_max: 1 << 19,
-            run_work_max: 1000,
-            waiting_bytes_max: 1 << 30,
-        })
+        Self::with_limits(LIMITS)
     }
 
     fn with_limits(limits: QueueLimits) -> Self {
@@ -45,6 +47,10 @@ impl Member {
             path_bytes_max: 1 << 20,
             path_bytes_per_session_max: 1 << 20,
         };
+        Self::with_watch_limits(limits, watch_limits)
+    }
+
+    fn with_watch_limits(limits: QueueLimits, watch_limits: WatchLimits) -> Self {
         let mut member = Self {
             replica: Replica::new(ME, Tree::new(Limits::DEFAULT), 0, limits, watch_limits, Metrics::new(ME).sessions),
             own_seq: 0,
@@ -85,6 +91,11 @@ impl Member {
         let settled = opened.try_recv().unwrap();
         let Ok(Reply::Opened { session, attachment, .. }) = settled.outcome else { panic!("{settled:?}") };
         self.replica.attach(session, attachment).unwrap()
+    }
+
+    /// A session that reads, without a command.
+    fn open_here(&self) -> Arc<SessionQueue> {
+        self.replica.attach_here(SessionId(1))
     }
 
     /// Puts a write into the queue without applying it.
@@ -846,4 +857,171 @@ fn an_event_is_told_to_those_whose_network_may_read() {
 
     assert_eq!(said(&inside), ["Created /office", "Deleted /office"]);
     assert_eq!(said(&outside), Vec::<String>::new());
+}
+
+fn rearm_children(since: Zxid) -> Read {
+    Read::Rearm(Box::new(Rearm { since, children: vec!["/p".into()], ..Rearm::default() }))
+}
+
+fn create_many(paths: impl Iterator<Item = String>, mode: CreateMode) -> Op {
+    let node = |path| Create { path, data: None, mode, acl: vec![Acl::open()] };
+    Op::Multi(paths.map(|path| quorate_tree::MultiOp::Create(node(path))).collect())
+}
+
+#[test]
+fn a_session_with_very_many_ephemerals_ends_in_parts_and_readers_between_them_miss_nothing() {
+    const PARTS: usize = 3;
+    const OWNED: usize = PARTS * LET_GO_AT_ONCE - 1;
+    let mut member = Member::with_limits(QueueLimits { outbox_events_max: 2 * OWNED, ..LIMITS });
+    let watcher = member.open();
+    member.by_other(create("/p"));
+    member.by_other(create_many((0..OWNED).map(|at| format!("/p/{at:05}")), CreateMode::Ephemeral));
+    member.read(&watcher, 1, Read::Watch { path: "/p".into(), recursive: true }, false);
+    let before = member.replica.applied().borrow().zxid;
+    watcher.take();
+    let command = [
+        member.command(OTHER, member.other.clone(), Op::CloseSession),
+        member.command(OTHER, Author::default(), open()),
+    ];
+
+    let mut left = &command[..];
+    let mut seen = Vec::new();
+    loop {
+        let report = member.replica.apply(90, left, &mut |_| None);
+        left = &left[report.applied..];
+        if left.is_empty() {
+            break;
+        }
+        let late = member.open_here();
+        member.read(&late, 1, Read::Children { path: "/p".into(), watch: false }, false);
+        member.read(&late, 2, rearm_children(before), false);
+        let items: Vec<Item> = late.take().in_order().items;
+        let [
+            Item::Reply { zxid, answer: Answer::Children { names, .. }, .. },
+            Item::Event(Event { kind: EventKind::ChildrenChanged, .. }),
+            Item::Reply { answer: Answer::Done, .. },
+        ] = &items[..]
+        else {
+            panic!("whoever goes by the zxid looks again: {items:?}")
+        };
+        assert_eq!((*zxid, member.replica.applied().borrow().zxid), (before, before), "the entry is not applied yet");
+        seen.push(names.len());
+    }
+
+    assert_eq!(seen, [OWNED - LET_GO_AT_ONCE, OWNED - 2 * LET_GO_AT_ONCE]);
+    assert_eq!(member.replica.applied().borrow().zxid, Zxid(before.0 + 2));
+    let told = watcher.take().items;
+    assert_eq!(told.len(), OWNED);
+    assert!(told.iter().all(|item| matches!(item, Item::Event(event) if event.zxid == Zxid(before.0 + 1))));
+}
+
+#[test]
+fn what_a_session_reads_before_it_closes_shows_all_of_its_ephemerals() {
+    const OWNED: usize = LET_GO_AT_ONCE + 1;
+    let mut member = Member::new();
+    let queue = member.open();
+    let (write, done) =
+        member.begin(&queue, 1, create_many((0..OWNED).map(|at| format!("/{at}")), CreateMode::Ephemeral));
+    member.apply(write, done);
+    queue.take();
+    member.read(&queue, 2, Read::CountBelow { path: "/".into() }, true);
+    let (close, done) = member.begin(&queue, 3, Op::CloseSession);
+    let mut done = Some(done);
+
+    let begun = member.replica.apply(90, std::slice::from_ref(&close), &mut |_| done.take());
+    assert_eq!((begun.applied, answers(&queue)), (0, vec![Answer::Count(OWNED as u32 + 3)]));
+    let ended = member.replica.apply(90, &[close], &mut |_| panic!("it was asked for"));
+
+    assert_eq!((ended.applied, answers(&queue)), (1, vec![Answer::Wrote(Reply::Done)]));
+    assert_eq!(queue.take().end, Some(QueueEnd::Session(SessionEnd::Closed)));
+}
+
+#[test]
+fn very_many_children_are_sorted_after_the_copy_was_left() {
+    let mut member = Member::new();
+    let queue = member.open();
+    let names: Vec<String> = (0..2000).map(|at| format!("{at:04}")).collect();
+    member.by_other(create("/p"));
+    member.by_other(create_many(names.iter().rev().map(|name| format!("/p/{name}")), CreateMode::Persistent));
+    let children = Read::Children { path: "/p".into(), watch: false };
+
+    member.read(&queue, 1, children.clone(), false);
+    let taken = queue.take();
+    member.read(&queue, 2, Read::Many(vec![children]), false);
+    let taken_of_many = queue.take();
+
+    assert!(!taken.is_in_order() && !taken_of_many.is_in_order());
+    let bytes = |taken: &Taken| match &taken.items[..] {
+        [Item::Reply { answer, .. }] => (answer.bytes(), answer.held_bytes()),
+        other => panic!("one answer: {other:?}"),
+    };
+    let before = bytes(&taken);
+    let sorted = taken.in_order();
+    assert_eq!(bytes(&sorted), before, "what is counted as waiting is what is sent");
+    let expected = |answer: &Answer| matches!(answer, Answer::Children { names: sorted, .. } if *sorted == names);
+    assert!(matches!(&sorted.items[..], [Item::Reply { tag: 1, answer, .. }] if expected(answer)));
+    assert!(matches!(
+        &taken_of_many.in_order().items[..],
+        [Item::Reply { tag: 2, answer: Answer::Many(each), .. }] if each.len() == 1 && expected(&each[0])
+    ));
+}
+
+#[test]
+fn very_many_watches_of_a_connection_that_has_gone_go_in_parts() {
+    const WATCHED: usize = 4 * FORGOTTEN_AT_ONCE - 1;
+    let watch_limits = WatchLimits {
+        watches_max: 2 * WATCHED,
+        watches_per_session_max: WATCHED,
+        path_bytes_max: 1 << 30,
+        path_bytes_per_session_max: 1 << 30,
+    };
+    let mut member = Member::with_watch_limits(QueueLimits { run_work_max: 2 * WATCHED, ..LIMITS }, watch_limits);
+    let (queue, other) = (member.open(), member.open());
+    let exists = (0..WATCHED).map(|at| format!("/{at}")).collect();
+    member.read(&queue, 1, Read::Rearm(Box::new(Rearm { exists, ..Rearm::default() })), false);
+    member.read(&other, 1, Read::Exists { path: "/7".into(), watch: true }, false);
+    assert_eq!(member.replica.watch_count(), WATCHED + 1);
+    queue.take();
+
+    member.replica.detach(&queue);
+    let mut left = vec![member.replica.watch_count()];
+    while member.replica.sweep_some() {
+        left.push(member.replica.watch_count());
+    }
+
+    assert_eq!(left, [3, 2, 1, 0].map(|parts| (parts * FORGOTTEN_AT_ONCE).saturating_sub(1) + 1));
+    member.by_other(create("/7"));
+    assert!(queue.take().items.is_empty(), "nobody is told any more");
+    assert_eq!(said(&other), ["1=ok", "Created /7"]);
+}
+
+#[tokio::test]
+async fn the_sweeper_forgets_what_is_left_and_waits_for_more() {
+    let watch_limits = WatchLimits {
+        watches_max: 1 << 20,
+        watches_per_session_max: 1 << 20,
+        path_bytes_max: 1 << 30,
+        path_bytes_per_session_max: 1 << 30,
+    };
+    let mut member = Member::with_watch_limits(QueueLimits { run_work_max: 1 << 20, ..LIMITS }, watch_limits);
+    let queues = [member.open(), member.open()];
+    for queue in &queues {
+        let exists = (0..2 * FORGOTTEN_AT_ONCE).map(|at| format!("/{at}")).collect();
+        member.read(queue, 1, Read::Rearm(Box::new(Rearm { exists, ..Rearm::default() })), false);
+    }
+    let replica = &member.replica;
+
+    let work = async {
+        for (queue, left) in queues.iter().zip([2 * FORGOTTEN_AT_ONCE, 0]) {
+            replica.detach(queue);
+            while replica.watch_count() > left {
+                tokio::task::yield_now().await;
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        () = work => {}
+        never = replica.sweep() => match never {},
+    }
 }

@@ -5,11 +5,13 @@
 //! are not recursive); a connection holds a set of modes on a path in each.
 
 use std::{
-    collections::{HashMap, HashSet},
-    hash::{BuildHasher, Hasher, RandomState},
+    cmp::Ordering,
+    collections::{BTreeSet, HashMap, HashSet},
+    hash::{BuildHasher as _, RandomState},
     sync::Arc,
 };
 
+use hashbrown::HashTable;
 use quorate_tree::{Change, Zxid};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -72,7 +74,7 @@ pub(crate) struct Firing {
 /// Path to watchers, and back.
 #[derive(Debug)]
 pub(crate) struct WatchTable {
-    paths: HashMap<Arc<str>, PathWatches, PathHash>,
+    paths: Paths,
     conns: HashMap<ConnId, Watched>,
     /// Of the keys of `paths`.
     path_bytes: usize,
@@ -83,45 +85,43 @@ pub(crate) struct WatchTable {
     limits: WatchLimits,
 }
 
-/// Where the table keeps a path. Random, so that nobody can choose paths that fall into one place; and fast, for a
-/// change of a node that lies deep looks for recursive watches on each of its ancestors.
-#[derive(Clone, Copy, Debug)]
-struct PathHash {
-    seed: u64,
-}
-
-impl BuildHasher for PathHash {
-    type Hasher = PathHasher;
-
-    fn build_hasher(&self) -> PathHasher {
-        PathHasher(self.seed)
-    }
-}
-
-/// Begins with the seed, and then is the hash.
-struct PathHasher(u64);
-
-impl Hasher for PathHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        self.0 = xxh3_64_with_seed(bytes, self.0);
-    }
-
-    /// The end of a text, which a key that is one text does not need.
-    fn write_u8(&mut self, end: u8) {
-        self.0 ^= u64::from(end);
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
-
 /// What one connection watches.
 #[derive(Debug, Default)]
 struct Watched {
-    paths: HashSet<Arc<str>>,
+    /// A tree, for it grows without moving the rest.
+    paths: BTreeSet<PathKey>,
     /// Of those.
     bytes: usize,
+}
+
+/// A path of the table, told from others by where it lies in memory: the table has each once.
+#[derive(Clone, Debug)]
+struct PathKey(Arc<str>);
+
+impl PathKey {
+    fn address(&self) -> usize {
+        Arc::as_ptr(&self.0).cast::<u8>().addr()
+    }
+}
+
+impl PartialEq for PathKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.address() == other.address()
+    }
+}
+
+impl Eq for PathKey {}
+
+impl PartialOrd for PathKey {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for PathKey {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.address().cmp(&other.address())
+    }
 }
 
 #[derive(Debug, Default)]
@@ -147,70 +147,58 @@ impl Modes {
     }
 }
 
-/// Connections and their modes. A few are a list; many are a map, so that arming stays cheap in a crowd.
-#[derive(Debug)]
+/// Connections and their modes. Most paths are watched by one; a few are a list; many are a map, so that arming stays
+/// cheap in a crowd.
+#[derive(Debug, Default)]
 enum Watchers {
+    #[default]
+    Nobody,
+    One(ConnId, Modes),
     Few(Vec<(ConnId, Modes)>),
-    Many(HashMap<ConnId, Modes>),
+    #[expect(clippy::box_collection, reason = "a map is twice as large as the others, and few paths have one")]
+    Many(Box<HashMap<ConnId, Modes>>),
 }
 
 const FEW: usize = 16;
 
-impl Default for Watchers {
-    fn default() -> Self {
-        Self::Few(Vec::new())
-    }
-}
-
 impl Watchers {
     /// Whether the mode is new.
     fn add(&mut self, conn: ConnId, mode: Modes) -> bool {
-        if let Self::Few(list) = self {
-            if let Some((_, modes)) = list.iter_mut().find(|(c, _)| *c == conn) {
-                let new = !modes.has(mode);
-                modes.0 |= mode.0;
-                return new;
-            }
-            if list.len() < FEW {
-                list.push((conn, mode));
-                return true;
-            }
-            *self = Self::Many(list.drain(..).collect());
+        if let Some(modes) = self.modes_mut(conn) {
+            let new = !modes.has(mode);
+            modes.0 |= mode.0;
+            return new;
         }
-        let Self::Many(map) = self else { unreachable!("a full list has just become a map") };
-        let modes = map.entry(conn).or_default();
-        let new = !modes.has(mode);
-        modes.0 |= mode.0;
-        new
+        match self {
+            Self::Nobody => *self = Self::One(conn, mode),
+            Self::One(other, modes) => *self = Self::Few(vec![(*other, *modes), (conn, mode)]),
+            Self::Few(list) if list.len() < FEW => list.push((conn, mode)),
+            Self::Few(list) => *self = Self::Many(Box::new(list.drain(..).chain([(conn, mode)]).collect())),
+            Self::Many(map) => drop(map.insert(conn, mode)),
+        }
+        true
     }
 
     /// Whether the mode was there.
     fn remove(&mut self, conn: ConnId, mode: Modes) -> bool {
-        match self {
-            Self::Few(list) => {
-                let Some(at) = list.iter().position(|(c, _)| *c == conn) else { return false };
-                let had = list[at].1.has(mode);
-                list[at].1.0 &= !mode.0;
-                if list[at].1 == Modes::default() {
-                    list.swap_remove(at);
-                }
-                had
-            }
-            Self::Many(map) => {
-                let Some(modes) = map.get_mut(&conn) else { return false };
-                let had = modes.has(mode);
-                modes.0 &= !mode.0;
-                if *modes == Modes::default() {
-                    map.remove(&conn);
-                }
-                had
-            }
+        let Some(modes) = self.modes_mut(conn) else { return false };
+        let had = modes.has(mode);
+        modes.0 &= !mode.0;
+        if *modes == Modes::default() {
+            self.forget(conn);
         }
+        had
     }
 
     /// Takes a connection out, and gives the modes it had.
     fn forget(&mut self, conn: ConnId) -> Modes {
         let had = match self {
+            Self::One(one, modes) if *one == conn => {
+                let had = *modes;
+                *self = Self::Nobody;
+                Some(had)
+            }
+            Self::Nobody | Self::One(..) => None,
             Self::Few(list) => list.iter().position(|(c, _)| *c == conn).map(|at| list.swap_remove(at).1),
             Self::Many(map) => map.remove(&conn),
         };
@@ -219,13 +207,26 @@ impl Watchers {
 
     fn modes(&self, conn: ConnId) -> Modes {
         match self {
+            Self::One(one, modes) if *one == conn => *modes,
+            Self::Nobody | Self::One(..) => Modes::default(),
             Self::Few(list) => list.iter().find(|(c, _)| *c == conn).map(|(_, modes)| *modes).unwrap_or_default(),
             Self::Many(map) => map.get(&conn).copied().unwrap_or_default(),
         }
     }
 
+    fn modes_mut(&mut self, conn: ConnId) -> Option<&mut Modes> {
+        match self {
+            Self::One(one, modes) if *one == conn => Some(modes),
+            Self::Nobody | Self::One(..) => None,
+            Self::Few(list) => list.iter_mut().find(|(c, _)| *c == conn).map(|(_, modes)| modes),
+            Self::Many(map) => map.get_mut(&conn),
+        }
+    }
+
     fn is_empty(&self) -> bool {
         match self {
+            Self::Nobody => true,
+            Self::One(..) => false,
             Self::Few(list) => list.is_empty(),
             Self::Many(map) => map.is_empty(),
         }
@@ -233,16 +234,88 @@ impl Watchers {
 
     fn for_each(&self, mut f: impl FnMut(ConnId, Modes)) {
         match self {
+            Self::Nobody => {}
+            Self::One(conn, modes) => f(*conn, *modes),
             Self::Few(list) => list.iter().for_each(|(conn, modes)| f(*conn, *modes)),
             Self::Many(map) => map.iter().for_each(|(conn, modes)| f(*conn, *modes)),
         }
     }
 }
 
+/// The paths that are watched, in parts each of which grows and shrinks by itself: of a million, only some thousands
+/// are ever moved at once.
+#[derive(Debug)]
+struct Paths {
+    parts: Box<[HashTable<(PathKey, PathWatches)>]>,
+    count: usize,
+    /// Random, so that nobody can choose paths that fall into one place.
+    seed: u64,
+}
+
+/// A power of two.
+const PARTS: usize = 256;
+
+impl Paths {
+    fn new() -> Self {
+        let seed = RandomState::new().hash_one("paths");
+        Self { parts: (0..PARTS).map(|_| HashTable::new()).collect(), count: 0, seed }
+    }
+
+    fn len(&self) -> usize {
+        self.count
+    }
+
+    fn hash(&self, path: &str) -> u64 {
+        hash_of(path, self.seed)
+    }
+
+    /// By bits that the tables themselves do not look at.
+    fn part_of(hash: u64) -> usize {
+        (hash >> 40) as usize % PARTS
+    }
+
+    fn get(&self, path: &str) -> Option<&PathWatches> {
+        let hash = self.hash(path);
+        self.parts[Self::part_of(hash)].find(hash, |(key, _)| *key.0 == *path).map(|(_, watches)| watches)
+    }
+
+    fn get_mut(&mut self, path: &str) -> Option<(&PathKey, &mut PathWatches)> {
+        let hash = self.hash(path);
+        let part = &mut self.parts[Self::part_of(hash)];
+        part.find_mut(hash, |(key, _)| *key.0 == *path).map(|(key, watches)| (&*key, watches))
+    }
+
+    /// The caller knows that it is not there yet.
+    fn insert(&mut self, path: &str) -> (&PathKey, &mut PathWatches) {
+        let (hash, seed) = (self.hash(path), self.seed);
+        let new = (PathKey(path.into()), PathWatches::default());
+        self.count += 1;
+        let entry = self.parts[Self::part_of(hash)].insert_unique(hash, new, |(key, _)| hash_of(&key.0, seed));
+        let (key, watches) = entry.into_mut();
+        (key, watches)
+    }
+
+    fn remove(&mut self, path: &str) {
+        let (hash, seed) = (self.hash(path), self.seed);
+        let part = &mut self.parts[Self::part_of(hash)];
+        let Ok(entry) = part.find_entry(hash, |(key, _)| *key.0 == *path) else { return };
+        entry.remove();
+        self.count -= 1;
+        // What once were many give their memory back.
+        if part.len() < part.capacity() / 8 {
+            part.shrink_to(part.len() * 2, |(key, _)| hash_of(&key.0, seed));
+        }
+    }
+}
+
+/// Fast, for a change of a node that lies deep looks for recursive watches on each of its ancestors.
+fn hash_of(path: &str, seed: u64) -> u64 {
+    xxh3_64_with_seed(path.as_bytes(), seed)
+}
+
 impl WatchTable {
     pub(crate) fn new(limits: WatchLimits) -> Self {
-        let paths = HashMap::with_hasher(PathHash { seed: RandomState::new().hash_one("paths") });
-        Self { paths, conns: HashMap::new(), path_bytes: 0, count: 0, recursive: 0, limits }
+        Self { paths: Paths::new(), conns: HashMap::new(), path_bytes: 0, count: 0, recursive: 0, limits }
     }
 
     /// Watches in all.
@@ -256,28 +329,27 @@ impl WatchTable {
             return Err(Declined::TooManyWatches);
         }
         let of_conn = self.conns.entry(conn).or_default();
-        let is_new = !of_conn.paths.contains(path);
+        let known = self.paths.get_mut(path);
+        let (is_watched, is_new) = (known.is_some(), known.is_none_or(|(key, _)| !of_conn.paths.contains(key)));
         if is_new
             && (of_conn.paths.len() >= self.limits.watches_per_session_max
                 || of_conn.bytes + path.len() > self.limits.path_bytes_per_session_max)
         {
             return Err(Declined::TooManyWatches);
         }
-        let key: Arc<str> = match self.paths.get_key_value(path) {
-            Some((key, _)) => key.clone(),
-            None if self.path_bytes + path.len() > self.limits.path_bytes_max => {
+        let (key, watches) = if is_watched {
+            self.paths.get_mut(path).expect("it was there above")
+        } else {
+            if self.path_bytes + path.len() > self.limits.path_bytes_max {
                 return Err(Declined::TooManyWatches);
             }
-            None => {
-                self.path_bytes += path.len();
-                path.into()
-            }
+            self.path_bytes += path.len();
+            self.paths.insert(path)
         };
         if is_new {
             of_conn.bytes += path.len();
             of_conn.paths.insert(key.clone());
         }
-        let watches = self.paths.entry(key).or_default();
         let added = match kind {
             WatchKind::Data => usize::from(watches.data.add(conn, Modes::ONE_SHOT)),
             WatchKind::Children => usize::from(watches.child.add(conn, Modes::ONE_SHOT)),
@@ -327,20 +399,21 @@ impl WatchTable {
 
     /// Which connection watches which paths, in no order.
     pub(crate) fn watchers(&self) -> impl Iterator<Item = (ConnId, &Arc<str>)> + '_ {
-        self.conns.iter().flat_map(|(conn, watched)| watched.paths.iter().map(|path| (*conn, path)))
+        self.conns.iter().flat_map(|(conn, watched)| watched.paths.iter().map(|key| (*conn, &key.0)))
+    }
+
+    /// Whether anything is known of a connection.
+    pub(crate) fn knows(&self, conn: ConnId) -> bool {
+        self.conns.contains_key(&conn)
     }
 
     /// Forgets up to `paths_max` of the paths that a connection watches; whether that was all.
     pub(crate) fn forget(&mut self, conn: ConnId, paths_max: usize) -> bool {
         let Some(watched) = self.conns.get_mut(&conn) else { return true };
-        let all = watched.paths.len() <= paths_max;
-        let paths: Vec<Arc<str>> = if all {
-            self.conns.remove(&conn).into_iter().flat_map(|watched| watched.paths).collect()
-        } else {
-            watched.paths.extract_if(|_| true).take(paths_max).inspect(|path| watched.bytes -= path.len()).collect()
-        };
-        for path in paths {
-            let watches = self.paths.get_mut(&path).expect("a path somebody watches is in the table");
+        for _ in 0..paths_max {
+            let Some(PathKey(path)) = watched.paths.pop_first() else { break };
+            watched.bytes -= path.len();
+            let (_, watches) = self.paths.get_mut(&path).expect("a path somebody watches is in the table");
             let (data, child) = (watches.data.forget(conn), watches.child.forget(conn));
             self.count -= data.count() + child.count();
             self.recursive -= usize::from(data.has(Modes::RECURSIVE));
@@ -348,6 +421,10 @@ impl WatchTable {
                 self.paths.remove(&path);
                 self.path_bytes -= path.len();
             }
+        }
+        let all = watched.paths.is_empty();
+        if all {
+            self.conns.remove(&conn);
         }
         all
     }
@@ -444,7 +521,7 @@ impl WatchTable {
 
     /// Removes one mode, and what is left empty by that; whether it was there.
     fn take(&mut self, conn: ConnId, path: &str, table: Table, mode: Modes) -> bool {
-        let Some(watches) = self.paths.get_mut(path) else { return false };
+        let Some((key, watches)) = self.paths.get_mut(path) else { return false };
         let had = match table {
             Table::Data => watches.data.remove(conn, mode),
             Table::Child => watches.child.remove(conn, mode),
@@ -459,7 +536,7 @@ impl WatchTable {
         if watches.data.modes(conn) == Modes::default()
             && watches.child.modes(conn) == Modes::default()
             && let Some(of_conn) = self.conns.get_mut(&conn)
-            && of_conn.paths.remove(path)
+            && of_conn.paths.remove(key)
         {
             of_conn.bytes -= path.len();
         }
@@ -698,6 +775,39 @@ mod tests {
 
         assert_eq!(heard(&mut table, &changed("/0"), B).len(), 1);
         assert_eq!((table.count(), table.path_bytes), (0, 0));
+    }
+
+    #[test]
+    fn no_part_of_the_table_holds_many_of_its_paths_and_memory_is_given_back() {
+        let mut table =
+            WatchTable::new(WatchLimits { path_bytes_per_session_max: 1 << 20, ..limits(1 << 20, 1 << 20) });
+        table.limits.path_bytes_max = 1 << 20;
+        const PATHS: usize = 64 * PARTS;
+        for n in 0..PATHS {
+            table.add(A, &format!("/{n}"), WatchKind::Data).unwrap();
+        }
+        assert_eq!(table.extent(), (1, PATHS));
+        let largest = table.paths.parts.iter().map(HashTable::len).max().unwrap();
+        assert!(largest < PATHS / PARTS * 4, "{largest}: a growing part moves what it holds, and no more");
+
+        while !table.forget(A, 1000) {}
+
+        assert_eq!((table.extent(), table.path_bytes), ((0, 0), 0));
+        assert!(table.paths.parts.iter().all(|part| part.capacity() < 8));
+    }
+
+    #[test]
+    fn one_of_two_watchers_goes_and_the_other_is_told() {
+        let mut table = table();
+        for conn in [A, B] {
+            table.add(conn, "/p", WatchKind::Data).unwrap();
+            table.add(conn, "/p", WatchKind::Persistent).unwrap();
+        }
+        table.forget(A, usize::MAX);
+
+        assert_eq!(heard(&mut table, &changed("/p"), A), []);
+        assert!(table.has(B, "/p", WatchKind::Persistent) && !table.has(B, "/p", WatchKind::Data));
+        assert_eq!(heard(&mut table, &changed("/p"), B).len(), 1);
     }
 
     #[test]

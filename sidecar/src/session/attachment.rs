@@ -5,12 +5,13 @@ use std::{net::IpAddr, pin::Pin, sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
 use quorate_tree::{Author, Identity, Op, SessionId, Zxid};
+use tokio::task::JoinHandle;
 use tracing::debug;
 
 use super::{Request, RequestKind, Sessions, identity, weight};
 use crate::{
     clock::{Clock, Moment},
-    replica::{Answer, Completion, Declined, Item, QueueEnd, SessionQueue, SlotId, Submit, SubmitKind},
+    replica::{Answer, Completion, Declined, Item, QueueEnd, SessionQueue, SlotId, Submit, SubmitKind, Taken},
 };
 
 /// What a session was granted.
@@ -77,6 +78,8 @@ pub(crate) struct Attachment {
     numbered: bool,
     /// Whether its reads have just taken long: others come first.
     read_long: bool,
+    /// What was taken and holds very many names, while they are brought in order. Ends by itself.
+    sorting: Option<JoinHandle<Taken>>,
     /// Whether only this member knows the session. Then nothing is agreed on: it is vouched for by its client being
     /// heard, and it only reads.
     here_alone: bool,
@@ -110,6 +113,7 @@ impl Attachment {
             declined_from: None,
             numbered: client.numbered,
             read_long: false,
+            sorting: None,
             here_alone: false,
         }
     }
@@ -218,7 +222,22 @@ impl Attachment {
             if std::mem::take(&mut self.read_long) {
                 tokio::task::yield_now().await;
             }
-            let taken = self.queue.take();
+            let taken = match self.sorting.as_mut() {
+                // Nothing else is taken meanwhile, so that nothing overtakes.
+                Some(sorting) => {
+                    let Ok(taken) = sorting.await else { return Output::End(Ended::CannotVouch) };
+                    self.sorting = None;
+                    taken
+                }
+                None => {
+                    let taken = self.queue.take();
+                    if !taken.is_in_order() {
+                        self.sorting = Some(tokio::task::spawn_blocking(|| taken.in_order()));
+                        continue;
+                    }
+                    taken
+                }
+            };
             if self.serve_until.has_passed() {
                 debug!(session = %self.granted.session, "cannot vouch for the session any more");
                 return Output::End(Ended::CannotVouch);

@@ -138,6 +138,12 @@ impl Tree {
         self.ephemeral_paths(session, "").into_sorted()
     }
 
+    /// How many ephemeral nodes a session owns.
+    #[must_use]
+    pub fn ephemeral_count(&self, session: SessionId) -> usize {
+        self.sessions.get(session).map_or(0, |live| live.ephemerals.len())
+    }
+
     /// The ephemeral nodes of a session whose paths begin with a text, not yet in order.
     #[must_use]
     pub fn ephemeral_paths(&self, session: SessionId, prefix: &str) -> Names {

@@ -165,6 +165,7 @@ pub(super) fn reply_item(tag: u64, zxid: Zxid, answer: Answer) -> proto::ServerI
         Answer::Names(_) | Answer::Count(_) | Answer::Identities(_) | Answer::Many(_) => {
             unreachable!("this door does not ask for these")
         }
+        Answer::Unsorted { .. } => unreachable!("an attachment gives out answers that are in order"),
         Answer::Refused(refused) => Answered::Refused(refused_reply(refused)),
         Answer::Declined(declined) => Answered::Refused(declined_reply(declined)),
     };

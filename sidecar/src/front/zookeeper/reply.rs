@@ -80,6 +80,7 @@ fn response(op: OpCode, answer: Answer, aside: Option<Aside>) -> Result<Response
         Answer::Children { names, stat: s } => Response::NamesStat { names, stat: stat(&s) },
         Answer::Acl { acl, stat: s } => Response::Acl { acl: acl.into_iter().map(acl_entry).collect(), stat: stat(&s) },
         Answer::Names(names) => Response::Names(names),
+        Answer::Unsorted { .. } => unreachable!("an attachment gives out answers that are in order"),
         Answer::Count(count) => Response::Count(count as i32),
         Answer::Identities(identities) => Response::Clients(identities.into_iter().map(client_info).collect()),
         Answer::Many(answers) => Response::Multi(answers.into_iter().map(read_result).collect()),
