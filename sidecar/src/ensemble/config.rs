@@ -151,6 +151,11 @@ impl Timing {
         self.election
     }
 
+    /// What was sent to a peer must reach its system within this: as long as a connection for calls may be silent.
+    pub(crate) fn silence_max(self) -> Duration {
+        self.ping() + self.ping_timeout()
+    }
+
     /// How long a call that should be answered at once may take.
     pub(crate) fn call_timeout(self) -> Duration {
         self.election / 2

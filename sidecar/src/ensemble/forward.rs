@@ -3,7 +3,7 @@
 //! The stream is opened anew when the leader changes, when it breaks and when the leader ends it; then everything that
 //! is open is sent again. A leader to which none can be opened is looked after ([`lookout`](super::lookout)). The leader's own member speaks with it in the same way, without a socket between them.
 
-use std::{pin::Pin, sync::Arc};
+use std::{convert::Infallible, pin::Pin, sync::Arc};
 
 use futures_util::{Stream, StreamExt};
 use quorate_proto::peer;
@@ -165,16 +165,15 @@ impl Forwarder {
         // When it is full, the loop below waits for room before it makes the next frame.
         let (frames, queue) = mpsc::channel(FRAMES_MAX);
         if leader == self.from.member {
-            let frames_of_mine = ReceiverStream::new(queue).map(Ok);
+            let frames_of_mine = ReceiverStream::new(queue).map(Ok::<_, Infallible>);
             let answers = serve_stream(&self.door, self.from, frames_of_mine, &self.tasks).await;
             let answers = answers.map_err(|LeaderGone| "stopped".to_owned())?;
             return Ok(ToLeader { frames, answers: Box::pin(ReceiverStream::new(answers).map(Ok)) });
         }
         let link = self.links.get(&leader).ok_or_else(|| format!("member {leader} is not configured here"))?;
         let disk_id = link.disk_id().await.map_err(|error| error.to_string())?;
-        let request = link.standing().request(ReceiverStream::new(queue), disk_id);
-        let answers = link.steady().forward(request).await.map_err(|status| link.failed(status).to_string())?;
-        Ok(ToLeader { frames, answers: Box::pin(answers.into_inner()) })
+        let answers = link.exchange(peer::StreamKind::Forward, disk_id, ReceiverStream::new(queue)).await;
+        Ok(ToLeader { frames, answers: Box::pin(answers.map_err(|error| error.to_string())?) })
     }
 
     async fn speak(
@@ -252,14 +251,15 @@ impl Forwarder {
 
 /// Brings the frames of one stream to the leader's task, and its answers back. The answers end when the leader ends
 /// the stream.
-pub(crate) async fn serve_stream<S>(
+pub(crate) async fn serve_stream<S, E>(
     door: &LeaderDoor,
     from: Sender,
     frames: S,
     tasks: &TaskTracker,
 ) -> Result<mpsc::Receiver<peer::LeaderFrame>, LeaderGone>
 where
-    S: Stream<Item = Result<peer::ForwardFrame, Status>> + Send + 'static,
+    S: Stream<Item = Result<peer::ForwardFrame, E>> + Send + 'static,
+    E: Send + 'static,
 {
     let (stream, answers) = door.open(from).await?;
     tasks.spawn(async move {

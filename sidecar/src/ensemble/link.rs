@@ -1,14 +1,17 @@
 //! The connections to one peer, and what is known of it.
 //!
-//! Three connections, so that nothing waits behind what it is not part of: `prompt` for what must be quick (votes,
-//! heartbeats, greetings), `steady` for the log and for forwarding, `bulk` for snapshots. Each is made when it is first
-//! used and again whenever it broke.
+//! Two connections for calls, so that nothing waits behind what it is not part of: `prompt` for what must be quick (votes,
+//! heartbeats, greetings), `bulk` for snapshots. Each is made when it is first used and again whenever it broke. The
+//! log and what goes to the leader are streams with a connection each ([`exchange`]).
 
 use std::sync::Arc;
 
+use futures_util::Stream;
 use parking_lot::Mutex;
-use quorate_proto::peer::{Greeting, peer_client::PeerClient};
+use prost::Message;
+use quorate_proto::peer::{Greeting, StreamKind, peer_client::PeerClient};
 use quorate_tree::MemberId;
+use tokio::net::TcpStream;
 use tonic::{
     Code, Status,
     transport::{Channel, Endpoint},
@@ -18,14 +21,15 @@ use super::{
     EnsembleError,
     config::Timing,
     disks::DiskTable,
-    peer_io::{PeerConnector, PeerSockets},
+    exchange::{self, Exchange},
+    peer_io::{PeerConnector, PeerIo, PeerSockets},
     standing::Standing,
 };
 
 /// No message between members is larger. An append carries at most 1 MiB of entries or one of them.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// HTTP/2 windows: wide enough that a log stream never waits for them on a fast network.
+/// HTTP/2 windows: wide enough that a snapshot never waits for them on a fast network.
 pub(crate) const STREAM_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
 pub(crate) const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
 
@@ -38,7 +42,6 @@ pub(crate) struct PeerLink {
     timing: Timing,
     connector: PeerConnector,
     prompt: PeerClient<Channel>,
-    steady: PeerClient<Channel>,
     bulk: PeerClient<Channel>,
     greeting: Mutex<Option<Greeting>>,
 }
@@ -82,8 +85,8 @@ impl PeerLink {
                 .max_decoding_message_size(MESSAGE_BYTES_MAX)
                 .max_encoding_message_size(MESSAGE_BYTES_MAX)
         };
-        let (prompt, steady, bulk) = (client(), client(), client());
-        Ok(Self { peer, standing, disks, timing, connector, prompt, steady, bulk, greeting: Mutex::default() })
+        let (prompt, bulk) = (client(), client());
+        Ok(Self { peer, standing, disks, timing, connector, prompt, bulk, greeting: Mutex::default() })
     }
 
     pub(crate) fn peer(&self) -> MemberId {
@@ -96,10 +99,6 @@ impl PeerLink {
 
     pub(crate) fn prompt(&self) -> PeerClient<Channel> {
         self.prompt.clone()
-    }
-
-    pub(crate) fn steady(&self) -> PeerClient<Channel> {
-        self.steady.clone()
     }
 
     pub(crate) fn bulk(&self) -> PeerClient<Channel> {
@@ -163,6 +162,28 @@ impl PeerLink {
     /// Whether a disk that was fed may be fed on.
     pub(crate) fn may_feed(&self, disk_id: u64) -> bool {
         self.disks.may_feed(self.peer, disk_id)
+    }
+
+    /// Opens a stream of `kind` to the disk the peer is believed to have; says why if that fails.
+    pub(crate) async fn exchange<S, In>(
+        &self,
+        kind: StreamKind,
+        disk_id: u64,
+        outgoing: S,
+    ) -> Result<Exchange<PeerIo<TcpStream>, S, In>, LinkError>
+    where
+        S: Stream + Unpin,
+        S::Item: Message,
+        In: Message + Default,
+    {
+        let opening = self.standing.opening(kind, disk_id);
+        let opened = async {
+            let socket = self.connector.connect().await?;
+            exchange::open(socket, opening, outgoing).await
+        };
+        let opened = tokio::time::timeout(self.timing.call_timeout(), opened).await;
+        let opened = opened.unwrap_or_else(|_elapsed| Err(Status::deadline_exceeded("no stream in time")));
+        opened.map_err(|status| self.failed(status))
     }
 
     /// Notes why a call failed.

@@ -18,14 +18,12 @@ use std::{
     sync::{Arc, atomic::AtomicU64},
 };
 
-use futures_util::{FutureExt, StreamExt, future::BoxFuture};
+use futures_util::{FutureExt, future::BoxFuture};
 use openraft::{ServerState, async_runtime::watch::WatchReceiver};
 use parking_lot::Mutex;
-use quorate_proto::peer::peer_server::PeerServer;
 use quorate_tree::{Author, MemberId, Op, SessionId};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::transport::Server;
 use tracing::{Instrument, error, warn};
 
 use crate::{
@@ -44,9 +42,11 @@ mod deadlines;
 mod digests;
 mod disk;
 mod disks;
+mod exchange;
 mod faults;
 mod forward;
 mod handover;
+mod held_commits;
 mod held_replies;
 mod lane;
 mod leader;
@@ -59,6 +59,7 @@ mod membership;
 #[cfg(test)]
 mod micro;
 mod network;
+mod peer_door;
 mod peer_io;
 mod pulse;
 mod readiness;
@@ -103,9 +104,6 @@ pub(crate) use faults::Faults;
 pub(crate) use pulse::Part;
 pub(crate) use status::{MemberStatus, NotReady, Readiness, Role, Status};
 pub(crate) use touches::TouchError;
-
-/// Calls that a peer gave up before this member saw them; more, and the connection is closed and made anew.
-const RESETS_PENDING_MAX: usize = 1024;
 
 /// A member's part in the agreement. Clones are handles to the same part.
 #[derive(Clone, Debug)]
@@ -206,7 +204,7 @@ impl Ensemble {
         let shelf = Arc::new(SnapshotShelf::new(snapshots, config.limits));
         load(&shelf, &log, &replica, &disks).await?;
 
-        let sockets = PeerSockets::new(hangup.clone(), config.faults.clone(), timing.connect_timeout());
+        let sockets = PeerSockets::new(hangup.clone(), config.faults.clone(), timing);
         let links = links(&config, &standing, &disks, &sockets, timing)?;
         let lane = Arc::new(OpenLane::new(config.member, credentials.incarnation).measured(config.metrics.clone()));
         let (leader_door, leader_queue) = LeaderDoor::new();
@@ -312,7 +310,7 @@ impl Ensemble {
             tasks: tasks.clone(),
             stop: stop.clone(),
         };
-        spawn("peer door", serve_peers(door, sockets, service, timing, stop.clone()).boxed());
+        spawn("peer door", peer_door::serve(door, sockets, service).boxed());
         let bootstrap = bootstrap::Bootstrap {
             raft: raft.clone(),
             standing: standing.clone(),
@@ -589,25 +587,4 @@ fn links(
         Ok((*member, Arc::new(link)))
     });
     Ok(Arc::new(links.collect::<Result<_, EnsembleError>>()?))
-}
-
-async fn serve_peers(door: Door, sockets: PeerSockets, service: PeerService, timing: Timing, stop: CancellationToken) {
-    let incoming =
-        door.into_incoming().map(move |connection| connection.map(|connection| sockets.accepted(connection)));
-    let service = PeerServer::new(service)
-        .max_decoding_message_size(link::MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(link::MESSAGE_BYTES_MAX);
-    let served = Server::builder()
-        .initial_stream_window_size(link::STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(link::CONNECTION_WINDOW_BYTES)
-        .http2_keepalive_interval(Some(timing.ping()))
-        .http2_keepalive_timeout(Some(timing.ping_timeout()))
-        // A member that stood still finds all the calls that were given up meanwhile; that is no attack.
-        .http2_max_pending_accept_reset_streams(Some(RESETS_PENDING_MAX))
-        .add_service(service)
-        .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
-        .await;
-    if let Err(error) = served {
-        warn!(%error, "the peer door ended");
-    }
 }

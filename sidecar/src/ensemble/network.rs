@@ -1,7 +1,7 @@
 //! How the Raft crate reaches the peers.
 //!
-//! A follower is given the log on one stream with many requests in flight; heartbeats, votes and snapshots have
-//! connections of their own. A peer is given the log only while its disk is the registered one.
+//! A follower is given the log on one stream with many requests in flight; heartbeats, votes and snapshots go over other
+//! connections. A peer is given the log only while its disk is the registered one.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -25,6 +25,7 @@ use tracing::{info, warn};
 
 use super::{
     codec,
+    held_commits::HeldCommits,
     link::{LinkError, PeerLink},
     machine::{SnapshotFile, TypedSnapshot},
     shelf::{ShelfError, SnapshotShelf, StoredSnapshot},
@@ -141,17 +142,10 @@ impl PeerNetwork {
         let disk_id = link.fed_disk_id().await.map_err(rpc_error)?;
         let gate = link.clone();
         // Looked at again for each request: client writes are taken only after this says no to unregistered disks.
-        let requests =
-            requests.take_while(move |_request| std::future::ready(gate.may_feed(disk_id))).then(|request| async {
-                if request.entries.is_empty() {
-                    // How far the log is committed. Whoever waits for that here is told first.
-                    tokio::task::yield_now().await;
-                }
-                append_to_proto(request)
-            });
-        let request = link.standing().request(requests, disk_id);
-        let replies = link.steady().append(request).await.map_err(|status| rpc_error(link.failed(status)))?;
-        let replies = replies.into_inner().map(move |reply| match reply {
+        let requests = requests.take_while(move |_request| std::future::ready(gate.may_feed(disk_id)));
+        let requests = HeldCommits::new(requests).map(append_to_proto);
+        let replies = link.exchange(peer::StreamKind::Append, disk_id, requests).await.map_err(rpc_error)?;
+        let replies = replies.map(move |reply| match reply {
             Ok(reply) => append_result(reply),
             Err(status) => Err(rpc_error(link.failed(status))),
         });

@@ -1,4 +1,5 @@
-//! A socket between two members: TCP that can be hung up from outside, and on which tests can lay faults.
+//! A socket between two members: TCP that can be hung up from outside, that gives up when the other end is silent, and
+//! on which tests can lay faults.
 //!
 //! Why not a plain socket: streams between members never end by themselves, so a graceful shutdown of the HTTP/2
 //! layer would wait for ever; hanging up ends it at once on both sides.
@@ -30,7 +31,10 @@ use tonic::{
     transport::server::Connected,
 };
 
-use super::faults::{FaultState, Faults};
+use super::{
+    config::Timing,
+    faults::{FaultState, Faults},
+};
 use crate::net::Connection;
 
 /// What sockets of one member have in common.
@@ -39,21 +43,30 @@ pub(crate) struct PeerSockets {
     hangup: CancellationToken,
     faults: Option<Arc<Faults>>,
     connect_timeout: Duration,
+    /// What was sent must be acknowledged by the other end's system within this time.
+    silence_max: Duration,
 }
 
 /// One socket.
 #[derive(Debug)]
 pub(crate) struct PeerIo<S> {
     socket: S,
+    /// One for each direction: different tasks may wait for them.
+    reading: Passage,
+    writing: Passage,
+    peer: PeerAtSocket,
+}
+
+/// What bytes in one direction must pass.
+#[derive(Debug)]
+struct Passage {
     hangup: Pin<Box<WaitForCancellationFutureOwned>>,
     gate: Option<Gate>,
-    peer: PeerAtSocket,
 }
 
 /// What carries the bytes: a socket of our own making, or one that came in by a door.
 pub(crate) trait PeerSocket: AsyncRead + AsyncWrite + Unpin {
-    /// Makes the other end see a reset when this one is dropped, as from a process that is no more.
-    fn reset_on_drop(&self);
+    fn as_socket(&self) -> SockRef<'_>;
 }
 
 /// Who is at the other end; an accepted socket learns it from the first call.
@@ -77,8 +90,8 @@ pub(crate) struct PeerConnector {
 }
 
 impl PeerSockets {
-    pub(crate) fn new(hangup: CancellationToken, faults: Option<Arc<Faults>>, connect_timeout: Duration) -> Self {
-        Self { hangup, faults, connect_timeout }
+    pub(crate) fn new(hangup: CancellationToken, faults: Option<Arc<Faults>>, timing: Timing) -> Self {
+        Self { hangup, faults, connect_timeout: timing.connect_timeout(), silence_max: timing.silence_max() }
     }
 
     pub(crate) fn faults(&self) -> Option<&Faults> {
@@ -94,14 +107,21 @@ impl PeerSockets {
         self.wrap(connection, PeerAtSocket::default())
     }
 
-    fn wrap<S>(&self, socket: S, peer: PeerAtSocket) -> PeerIo<S> {
+    fn wrap<S: PeerSocket>(&self, socket: S, peer: PeerAtSocket) -> PeerIo<S> {
+        // Elsewhere, and if it is refused, the system gives up after minutes.
+        #[cfg(target_os = "linux")]
+        let _ = socket.as_socket().set_tcp_user_timeout(Some(self.silence_max));
+        PeerIo { socket, reading: self.passage(), writing: self.passage(), peer }
+    }
+
+    fn passage(&self) -> Passage {
         let gate = self.faults.as_ref().map(|faults| {
             let changes = faults.subscribe();
             let state = changes.borrow().clone();
             let born = state.count_of_resets();
             Gate { changes: WatchStream::from_changes(changes), state, born }
         });
-        PeerIo { socket, hangup: Box::pin(self.hangup.clone().cancelled_owned()), gate, peer }
+        Passage { hangup: Box::pin(self.hangup.clone().cancelled_owned()), gate }
     }
 }
 
@@ -119,21 +139,26 @@ impl PeerAtSocket {
 }
 
 impl PeerSocket for TcpStream {
-    fn reset_on_drop(&self) {
-        // Without it the peer sees an ordinary end, which does as well.
-        let _ = SockRef::from(self).set_linger(Some(Duration::ZERO));
+    fn as_socket(&self) -> SockRef<'_> {
+        SockRef::from(self)
     }
 }
 
 impl PeerSocket for Connection {
-    fn reset_on_drop(&self) {
-        Connection::reset_on_drop(self);
+    fn as_socket(&self) -> SockRef<'_> {
+        Connection::as_socket(self)
     }
 }
 
-impl<S: PeerSocket> PeerIo<S> {
+impl<S> PeerIo<S> {
+    pub(crate) fn peer(&self) -> PeerAtSocket {
+        self.peer.clone()
+    }
+}
+
+impl Passage {
     /// Whether bytes may pass now. Wakes the task when that changes.
-    fn poll_passable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll(&mut self, peer: &PeerAtSocket, socket: &impl PeerSocket, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.hangup.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
@@ -141,34 +166,38 @@ impl<S: PeerSocket> PeerIo<S> {
         while let Poll::Ready(Some(state)) = Pin::new(&mut gate.changes).poll_next(cx) {
             gate.state = state;
         }
-        if gate.state.resets(gate.born, self.peer.get()) {
-            self.socket.reset_on_drop();
+        if gate.state.resets(gate.born, peer.get()) {
+            // So that the other end sees a reset, as from a process that is no more; an ordinary end does as well.
+            let _ = socket.as_socket().set_linger(Some(Duration::ZERO));
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
-        if gate.state.holds(self.peer.get()) { Poll::Pending } else { Poll::Ready(Ok(())) }
+        if gate.state.holds(peer.get()) { Poll::Pending } else { Poll::Ready(Ok(())) }
     }
 }
 
 impl<S: PeerSocket> AsyncRead for PeerIo<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        std::task::ready!(self.poll_passable(cx))?;
-        Pin::new(&mut self.socket).poll_read(cx, buf)
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        std::task::ready!(this.reading.poll(&this.peer, &this.socket, cx))?;
+        Pin::new(&mut this.socket).poll_read(cx, buf)
     }
 }
 
 impl<S: PeerSocket> AsyncWrite for PeerIo<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        std::task::ready!(self.poll_passable(cx))?;
-        Pin::new(&mut self.socket).poll_write(cx, buf)
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        std::task::ready!(this.writing.poll(&this.peer, &this.socket, cx))?;
+        Pin::new(&mut this.socket).poll_write(cx, buf)
     }
 
     fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        std::task::ready!(self.poll_passable(cx))?;
-        Pin::new(&mut self.socket).poll_write_vectored(cx, bufs)
+        let this = self.get_mut();
+        std::task::ready!(this.writing.poll(&this.peer, &this.socket, cx))?;
+        Pin::new(&mut this.socket).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -188,7 +217,7 @@ impl Connected for PeerIo<Connection> {
     type ConnectInfo = PeerAtSocket;
 
     fn connect_info(&self) -> PeerAtSocket {
-        self.peer.clone()
+        self.peer()
     }
 }
 
@@ -204,12 +233,7 @@ impl Service<Uri> for PeerConnector {
     /// Connects anew, and asks for the address anew: a peer may have moved.
     fn call(&mut self, _uri: Uri) -> Self::Future {
         let connector = self.clone();
-        Box::pin(async move {
-            let timeout = connector.sockets.connect_timeout;
-            tokio::time::timeout(timeout, connector.connect())
-                .await
-                .unwrap_or_else(|_elapsed| Err(io::ErrorKind::TimedOut.into()))
-        })
+        Box::pin(async move { connector.connect().await.map(TokioIo::new) })
     }
 }
 
@@ -238,11 +262,13 @@ impl PeerConnector {
         TcpStream::connect(address).await
     }
 
-    async fn connect(&self) -> io::Result<TokioIo<PeerIo<TcpStream>>> {
-        let socket = self.dial(&*self.address).await?;
+    /// A new connection to the peer, with a bound on how long that takes.
+    pub(crate) async fn connect(&self) -> io::Result<PeerIo<TcpStream>> {
+        let dialled = tokio::time::timeout(self.sockets.connect_timeout, self.dial(&*self.address)).await;
+        let socket = dialled.unwrap_or_else(|_elapsed| Err(io::ErrorKind::TimedOut.into()))?;
         socket.set_nodelay(true)?;
         let peer = PeerAtSocket::default();
         peer.set(self.peer);
-        Ok(TokioIo::new(self.sockets.wrap(socket, peer)))
+        Ok(self.sockets.wrap(socket, peer))
     }
 }

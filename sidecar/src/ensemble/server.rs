@@ -1,22 +1,23 @@
-//! What the peers of this member may call.
+//! What the peers of this member may call, and the streams they may open.
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use openraft::raft::{TransferLeaderRequest, VoteRequest};
-use quorate_proto::peer::{self, peer_server::Peer};
+use quorate_proto::peer::{self, StreamKind, peer_server::Peer};
 use quorate_tree::{MemberId, Zxid};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Extensions, Request, Response, Status, Streaming, metadata::MetadataMap};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::{
     codec,
     config::Timing,
     digests::DigestMarks,
+    exchange::Caller,
     faults::Faults,
     forward::serve_stream,
     held_replies::HeldReplies,
@@ -24,10 +25,11 @@ use super::{
     leadership::Leadership,
     machine::{Raft, SnapshotFile, TypedSnapshot},
     network::{PARTS_MAX, append_from_proto, append_reply},
-    peer_io::PeerAtSocket,
+    peer_io::{PeerAtSocket, PeerIo},
     shelf::{ShelfError, SnapshotPoint, SnapshotShelf},
     standing::Standing,
 };
+use crate::{config::limits, net::Connection};
 
 /// The service for peers.
 pub(crate) struct PeerService {
@@ -44,8 +46,6 @@ pub(crate) struct PeerService {
     pub(crate) stop: CancellationToken,
 }
 
-type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
-
 impl PeerService {
     /// Who calls, if this member speaks with them.
     async fn admit(
@@ -54,13 +54,13 @@ impl PeerService {
         extensions: &Extensions,
     ) -> Result<(MemberId, peer::Greeting), Status> {
         let (peer, greeting) = self.standing.admit(metadata)?;
-        self.pass(peer, extensions).await;
+        self.pass(peer, extensions.get()).await;
         Ok((peer, greeting))
     }
 
     /// Tells the socket who is at its other end, and waits while a fault of a test holds their traffic.
-    async fn pass(&self, peer: MemberId, extensions: &Extensions) {
-        if let Some(socket) = extensions.get::<PeerAtSocket>() {
+    async fn pass(&self, peer: MemberId, socket: Option<&PeerAtSocket>) {
+        if let Some(socket) = socket {
             socket.set(peer);
         }
         if let Some(faults) = &self.faults {
@@ -83,6 +83,54 @@ impl PeerService {
 }
 
 impl PeerService {
+    /// Serves the stream that a peer wants to open, until it ends.
+    pub(crate) async fn serve_stream(&self, socket: PeerIo<Connection>) -> io::Result<()> {
+        let at_socket = socket.peer();
+        let caller = Caller::read(socket, limits::CONNECTION_OPENING_MAX).await?;
+        let greeting = caller.opening.greeting.clone().unwrap_or_default();
+        let peer = match self.standing.admit_greeted(&greeting) {
+            Ok(peer) => peer,
+            Err(refused) => return caller.refuse(&refused).await,
+        };
+        self.pass(peer, Some(&at_socket)).await;
+        match caller.kind() {
+            StreamKind::Append => self.append(caller).await,
+            StreamKind::Forward => {
+                self.forward(Sender { member: peer, incarnation: greeting.incarnation }, caller).await
+            }
+            StreamKind::Unspecified => {
+                caller.refuse(&Status::unimplemented("a stream of a kind that this version does not know")).await
+            }
+        }
+    }
+
+    async fn append(&self, caller: Caller<PeerIo<Connection>>) -> io::Result<()> {
+        let (replies, requests) = caller.accept::<peer::AppendReply, peer::AppendRequest>().await?;
+        let requests = requests.map(|request| append_from_proto(request?).map_err(io::Error::other));
+        let requests = requests.take_until(self.stop.clone().cancelled_owned()).scan((), |(), request| {
+            if let Err(error) = &request {
+                // A broken connection is the peer's to notice and to repair.
+                debug!(%error, "the log stream of a leader ended");
+            }
+            std::future::ready(request.ok())
+        });
+        let results = HeldReplies::new(Box::pin(self.raft.stream_append(Box::pin(requests))));
+        results
+            .map(|result| result.map(|result| append_reply(&result)).map_err(io::Error::other))
+            .forward(replies)
+            .await
+    }
+
+    async fn forward(&self, from: Sender, caller: Caller<PeerIo<Connection>>) -> io::Result<()> {
+        let (answers, frames) = caller.accept::<peer::LeaderFrame, peer::ForwardFrame>().await?;
+        let frames = frames.take_until(self.stop.clone().cancelled_owned());
+        match serve_stream(&self.door, from, frames, &self.tasks).await {
+            Ok(given) => ReceiverStream::new(given).map(Ok).forward(answers).await,
+            // This member is stopping.
+            Err(LeaderGone) => Ok(()),
+        }
+    }
+
     /// Writes a snapshot to disk as it comes and makes a tree of it, so that only a whole one gets to the Raft core.
     async fn receive_snapshot<S>(&self, meta: peer::SnapshotMeta, mut parts: S) -> Result<SnapshotFile, Status>
     where
@@ -141,32 +189,12 @@ fn malformed(error: codec::CodecError) -> Status {
 impl Peer for PeerService {
     async fn greet(&self, request: Request<peer::Greeting>) -> Result<Response<peer::Greeting>, Status> {
         if let Some(peer) = u8::try_from(request.get_ref().member_id).ok().map(MemberId) {
-            self.pass(peer, request.extensions()).await;
+            self.pass(peer, request.extensions().get()).await;
         }
         // Whatever the answer: the caller compares too, and both tell their operators.
         let _ = self.standing.note(request.get_ref());
         let leader = self.leadership.borrow().leader;
         Ok(Response::new(self.standing.greeting(leader, 0)))
-    }
-
-    type AppendStream = Answers<peer::AppendReply>;
-
-    async fn append(
-        &self,
-        request: Request<Streaming<peer::AppendRequest>>,
-    ) -> Result<Response<Self::AppendStream>, Status> {
-        let (peer, _) = self.admit(request.metadata(), request.extensions()).await?;
-        let requests = request.into_inner().map(|request| append_from_proto(request?).map_err(malformed));
-        let requests = requests.take_until(self.stop.clone().cancelled_owned()).scan((), move |(), request| {
-            if let Err(status) = &request {
-                // A broken connection is the peer's to notice and to repair.
-                tracing::debug!(%peer, %status, "the log stream of a leader ended");
-            }
-            std::future::ready(request.ok())
-        });
-        let results = HeldReplies::new(Box::pin(self.raft.stream_append(Box::pin(requests))));
-        let replies = results.map(|result| result.map(|result| append_reply(&result)).map_err(ended));
-        Ok(Response::new(Box::pin(replies)))
     }
 
     async fn heartbeat(&self, request: Request<peer::AppendRequest>) -> Result<Response<peer::AppendReply>, Status> {
@@ -233,20 +261,6 @@ impl Peer for PeerService {
             }
         };
         Ok(Response::new(peer::TransferReply { refused }))
-    }
-
-    type ForwardStream = Answers<peer::LeaderFrame>;
-
-    async fn forward(
-        &self,
-        request: Request<Streaming<peer::ForwardFrame>>,
-    ) -> Result<Response<Self::ForwardStream>, Status> {
-        let (member, greeting) = self.admit(request.metadata(), request.extensions()).await?;
-        let from = Sender { member, incarnation: greeting.incarnation };
-        let frames = request.into_inner().take_until(self.stop.clone().cancelled_owned());
-        let answers = serve_stream(&self.door, from, frames, &self.tasks).await;
-        let answers = answers.map_err(|LeaderGone| Status::unavailable("this member is stopping"))?;
-        Ok(Response::new(Box::pin(ReceiverStream::new(answers).map(Ok))))
     }
 
     async fn compare_digest(&self, request: Request<peer::DigestMark>) -> Result<Response<peer::DigestMark>, Status> {

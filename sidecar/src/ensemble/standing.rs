@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 use prost::Message;
-use quorate_proto::peer::Greeting;
+use quorate_proto::peer::{Greeting, StreamKind, StreamOpening};
 use quorate_tree::MemberId;
 use tokio::sync::watch;
 use tonic::{
@@ -17,7 +17,10 @@ use tonic::{
 };
 use tracing::{info, warn};
 
-use super::{command_codec::FORMAT, config::EnsembleConfig};
+use super::config::EnsembleConfig;
+
+/// The version of what members say to each other. 2: the log and what goes to the leader are streams without HTTP/2.
+const FORMAT: u32 = 2;
 
 /// The metadata key that carries the greeting of the caller.
 const GREETING_KEY: &str = "quorate-greeting-bin";
@@ -147,6 +150,11 @@ impl Standing {
         }
     }
 
+    /// The opening of a stream to the disk of a peer.
+    pub(crate) fn opening(&self, kind: StreamKind, to_disk_id: u64) -> StreamOpening {
+        StreamOpening { greeting: Some(self.greeting(None, to_disk_id)), kind: kind.into() }
+    }
+
     /// A request to the disk of a peer.
     pub(crate) fn request<T>(&self, message: T, to_disk_id: u64) -> tonic::Request<T> {
         let mut request = tonic::Request::new(message);
@@ -163,10 +171,13 @@ impl Standing {
             .ok_or_else(|| Status::invalid_argument("a member says who it is in quorate-greeting-bin"))?;
         let greeting = Greeting::decode(bytes)
             .map_err(|error| Status::invalid_argument(format!("a greeting that does not decode: {error}")))?;
-        match self.note(&greeting) {
-            Ok(peer) => Ok((peer, greeting)),
-            Err(reason) => Err(Status::failed_precondition(reason)),
-        }
+        let peer = self.admit_greeted(&greeting)?;
+        Ok((peer, greeting))
+    }
+
+    /// Who calls with this greeting, if this member speaks with them.
+    pub(crate) fn admit_greeted(&self, greeting: &Greeting) -> Result<MemberId, Status> {
+        self.note(greeting).map_err(Status::failed_precondition)
     }
 
     /// Finds out whether this member speaks with a peer that called, and tells the operator when that changes.

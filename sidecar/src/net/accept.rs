@@ -174,7 +174,7 @@ impl Door {
     pub(crate) fn into_incoming(self) -> impl Stream<Item = io::Result<Connection>> + Send {
         futures_util::stream::unfold(self, |mut door| async move {
             let connection = door.accept().await;
-            Some((Ok(connection.opened_within(HTTP2_OPENING_BYTES, limits::CONNECTION_OPENING_MAX)), door))
+            Some((Ok(connection.opening_http2()), door))
         })
     }
 
@@ -295,16 +295,27 @@ impl Connection {
         self.peer
     }
 
+    /// Ends the connection unless the opening of HTTP/2 comes in time.
+    pub(crate) fn opening_http2(self) -> Self {
+        self.opened_within(HTTP2_OPENING_BYTES, limits::CONNECTION_OPENING_MAX)
+    }
+
     /// Ends the connection unless its first bytes come in time.
     fn opened_within(mut self, bytes: usize, within: Duration) -> Self {
         self.opening = Some(Opening { bytes_missing: bytes, deadline: Box::pin(tokio::time::sleep(within)) });
         self
     }
 
-    /// Makes the other end see a reset when this one is dropped, as from a process that is no more.
-    pub(crate) fn reset_on_drop(&self) {
-        // Without it the other end sees an ordinary end, which does as well.
-        let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+    /// For its options.
+    pub(crate) fn as_socket(&self) -> SockRef<'_> {
+        SockRef::from(&self.stream)
+    }
+
+    /// The first byte of what comes, which stays to be read; `None` if nothing comes any more.
+    pub(crate) async fn first_byte(&self) -> io::Result<Option<u8>> {
+        let mut byte = [0];
+        let read = self.stream.peek(&mut byte).await?;
+        Ok((read > 0).then_some(byte[0]))
     }
 }
 

@@ -3,9 +3,10 @@
 use futures_util::StreamExt;
 use prost::Message;
 use quorate_proto::peer::{self, peer_client::PeerClient};
-use tonic::{Request, metadata::BinaryMetadataValue};
+use tokio::net::TcpStream;
 
 use super::*;
+use crate::ensemble::exchange;
 
 /// Once it was agreed, and ended every member that applied it, at each start anew.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -14,7 +15,6 @@ async fn what_no_member_could_apply_is_not_agreed_whoever_proposes_it() {
     let leader = cluster.leader().await;
     let other = cluster.followers(leader)[0];
     let connect = async |member| PeerClient::connect(format!("http://{}", cluster.peers[&MemberId(member)])).await;
-    let mut to_leader = connect(leader).await.unwrap();
     let said = connect(other).await.unwrap().greet(peer::Greeting::default()).await.unwrap().into_inner();
 
     let without_op = peer::Proposal {
@@ -27,11 +27,11 @@ async fn what_no_member_could_apply_is_not_agreed_whoever_proposes_it() {
     for proposal in [without_op.encode_to_vec(), vec![0xff; 10]] {
         let frame = peer::ForwardFrame { proposals: vec![proposal.into()], ..peer::ForwardFrame::default() };
         let frames = futures_util::stream::iter([frame]).chain(futures_util::stream::pending());
-        let mut request = Request::new(frames);
-        let greeting = BinaryMetadataValue::from_bytes(&said.encode_to_vec());
-        request.metadata_mut().insert_bin("quorate-greeting-bin", greeting);
-        let mut answers = to_leader.forward(request).await.unwrap().into_inner();
-        let ended = async { while let Ok(Some(_)) = answers.message().await {} };
+        let opening = peer::StreamOpening { greeting: Some(said.clone()), kind: peer::StreamKind::Forward.into() };
+        let socket = TcpStream::connect(&cluster.peers[&MemberId(leader)]).await.unwrap();
+        let answers = exchange::open::<_, _, peer::LeaderFrame>(socket, opening, frames).await.unwrap();
+        let ended =
+            answers.take_while(|answer| std::future::ready(answer.is_ok())).for_each(|_| std::future::ready(()));
         timeout(PATIENCE, ended).await.expect("the stream of a member that sends garbage goes on");
     }
 
