@@ -23,6 +23,7 @@ use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpStream, ToSocketAddrs, lookup_host},
+    time::{Sleep, sleep},
 };
 use tokio_stream::wrappers::WatchStream;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
@@ -61,6 +62,8 @@ pub(crate) struct PeerIo<S> {
 #[derive(Debug)]
 struct Passage {
     hangup: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// How long a fault may hold it before the connection breaks, as one that the network swallows does.
+    silence_max: Duration,
     gate: Option<Gate>,
 }
 
@@ -79,6 +82,8 @@ struct Gate {
     state: FaultState,
     /// How many resets there had been when the socket was made.
     born: u64,
+    /// Runs while bytes are held.
+    patience: Option<Pin<Box<Sleep>>>,
 }
 
 /// Makes sockets to one peer for tonic's client.
@@ -119,9 +124,9 @@ impl PeerSockets {
             let changes = faults.subscribe();
             let state = changes.borrow().clone();
             let born = state.count_of_resets();
-            Gate { changes: WatchStream::from_changes(changes), state, born }
+            Gate { changes: WatchStream::from_changes(changes), state, born, patience: None }
         });
-        Passage { hangup: Box::pin(self.hangup.clone().cancelled_owned()), gate }
+        Passage { hangup: Box::pin(self.hangup.clone().cancelled_owned()), silence_max: self.silence_max, gate }
     }
 }
 
@@ -171,7 +176,12 @@ impl Passage {
             let _ = socket.as_socket().set_linger(Some(Duration::ZERO));
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
-        if gate.state.holds(peer.get()) { Poll::Pending } else { Poll::Ready(Ok(())) }
+        if !gate.state.holds(peer.get()) {
+            gate.patience = None;
+            return Poll::Ready(Ok(()));
+        }
+        let patience = gate.patience.get_or_insert_with(|| Box::pin(sleep(self.silence_max)));
+        patience.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
