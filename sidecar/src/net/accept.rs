@@ -306,6 +306,16 @@ impl Connection {
         self
     }
 
+    /// Whether there is something to read, or the end of it. Needs no memory to read into.
+    pub(crate) fn poll_read_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream.poll_read_ready(context)
+    }
+
+    /// Sends what can be sent at once, and says how much.
+    pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        self.stream.try_write(bytes)
+    }
+
     /// For its options.
     pub(crate) fn as_socket(&self) -> SockRef<'_> {
         SockRef::from(&self.stream)

@@ -36,7 +36,7 @@ use crate::{
     clock::{Clock, Moment},
     telemetry::metrics::SessionMetrics,
 };
-use queue::{Run, Waiting};
+use queue::{Common, Run};
 use watches::{ConnId, Firing, WatchTable};
 
 /// Digests are compared between members at every zxid that this divides.
@@ -60,7 +60,6 @@ pub(crate) struct Replica {
     applied: watch::Sender<AppliedTo>,
     /// Told when a connection has gone whose watches have not.
     to_sweep: Notify,
-    limits: QueueLimits,
     metrics: SessionMetrics,
 }
 
@@ -76,7 +75,7 @@ struct Attached {
     begun: Option<Completion>,
     next_conn: u32,
     quota_warned_at: Option<Moment>,
-    waiting: Waiting,
+    of_queues: Arc<Common>,
 }
 
 /// How far this copy is.
@@ -150,7 +149,7 @@ impl Replica {
             begun: None,
             next_conn: 0,
             quota_warned_at: None,
-            waiting: Waiting::default(),
+            of_queues: Arc::new(Common::new(limits)),
         };
         Self {
             me,
@@ -158,7 +157,6 @@ impl Replica {
             attached: Mutex::new(attached),
             applied: watch::channel(applied).0,
             to_sweep: Notify::new(),
-            limits,
             metrics,
         }
     }
@@ -268,7 +266,7 @@ impl Replica {
             return Err(NotAttached);
         }
         let mut attached = self.attached.lock();
-        let queue = attached.enter(session, self.limits);
+        let queue = attached.enter(session);
         attached.by_session.insert(session, queue.conn);
         Ok(queue)
     }
@@ -276,7 +274,7 @@ impl Replica {
     /// A queue for a session that only this member knows: nothing that is replicated ends it.
     pub(crate) fn attach_here(&self, session: SessionId) -> Arc<SessionQueue> {
         let _tree = self.tree.read();
-        self.attached.lock().enter(session, self.limits)
+        self.attached.lock().enter(session)
     }
 
     /// Forgets a queue and its watches; if they are very many, the rest of them is left to [`Replica::sweep`].
@@ -394,8 +392,8 @@ impl Replica {
 }
 
 impl Attached {
-    fn enter(&mut self, session: SessionId, limits: QueueLimits) -> Arc<SessionQueue> {
-        let queue = Arc::new(SessionQueue::new(session, self.free_conn(), limits, self.waiting.clone()));
+    fn enter(&mut self, session: SessionId) -> Arc<SessionQueue> {
+        let queue = Arc::new(SessionQueue::new(session, self.free_conn(), self.of_queues.clone()));
         self.by_conn.insert(queue.conn, queue.clone());
         queue
     }

@@ -10,16 +10,21 @@
 
 use std::{
     collections::VecDeque,
+    future::poll_fn,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{
+            AtomicBool, AtomicUsize,
+            Ordering::{Acquire, Relaxed, Release},
+        },
     },
+    task::Poll,
     time::{Duration, Instant},
 };
 
+use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use quorate_tree::{Identity, SessionEnd, SessionId, Tree, Zxid};
-use tokio::sync::Notify;
 
 use super::{
     Settled,
@@ -36,12 +41,19 @@ pub(crate) struct SlotId(pub(crate) u64);
 pub(crate) struct SessionQueue {
     pub(crate) session: SessionId,
     pub(crate) conn: ConnId,
-    limits: QueueLimits,
-    waiting: Waiting,
-    /// What the connection has authenticated as, for events.
-    identities: Mutex<Arc<[Identity]>>,
+    common: Arc<Common>,
     state: Mutex<State>,
-    wake: Notify,
+    /// Whether the connection is to look, and what wakes it.
+    rung: AtomicBool,
+    waker: AtomicWaker,
+}
+
+/// What all queues of a member share.
+#[derive(Debug)]
+pub(super) struct Common {
+    limits: QueueLimits,
+    /// What they hold that is not yet sent, in bytes.
+    waiting_bytes: AtomicUsize,
 }
 
 /// How much may wait to be sent.
@@ -63,9 +75,11 @@ pub(crate) struct QueueLimits {
 /// An answer that is always given.
 const SMALL_ANSWER_BYTES: usize = 64 * 1024;
 
-/// What all queues of a member hold that is not yet sent, in bytes.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Waiting(Arc<AtomicUsize>);
+impl Common {
+    pub(super) fn new(limits: QueueLimits) -> Self {
+        Self { limits, waiting_bytes: AtomicUsize::new(0) }
+    }
+}
 
 impl QueueLimits {
     /// What the applier has to do for one session's reads before it can apply that session's next write.
@@ -113,6 +127,8 @@ pub(crate) enum SubmitKind {
 
 #[derive(Debug)]
 struct State {
+    /// What the connection has authenticated as, for events.
+    identities: Arc<[Identity]>,
     /// Not yet answered, in request order.
     slots: VecDeque<Submit>,
     /// The id of the first slot.
@@ -168,8 +184,9 @@ pub(crate) struct Run<'a> {
 }
 
 impl SessionQueue {
-    pub(super) fn new(session: SessionId, conn: ConnId, limits: QueueLimits, waiting: Waiting) -> Self {
+    pub(super) fn new(session: SessionId, conn: ConnId, common: Arc<Common>) -> Self {
         let state = State {
+            identities: Arc::from([]),
             slots: VecDeque::new(),
             first: 0,
             out: Vec::new(),
@@ -180,18 +197,18 @@ impl SessionQueue {
             end: None,
             woken: false,
         };
-        let identities = Mutex::new(Arc::from([]));
-        Self { session, conn, limits, waiting, identities, state: Mutex::new(state), wake: Notify::new() }
+        let (rung, waker) = (AtomicBool::new(false), AtomicWaker::new());
+        Self { session, conn, common, state: Mutex::new(state), rung, waker }
     }
 
     /// What the connection has authenticated as.
     pub(super) fn identities(&self) -> Arc<[Identity]> {
-        self.identities.lock().clone()
+        self.state.lock().identities.clone()
     }
 
     /// From now on, events are told to these.
     pub(crate) fn set_identities(&self, identities: Arc<[Identity]>) {
-        *self.identities.lock() = identities;
+        self.state.lock().identities = identities;
     }
 
     /// Takes everything that is ready. What was taken before has been sent.
@@ -199,23 +216,32 @@ impl SessionQueue {
         let mut state = self.state.lock();
         state.woken = false;
         state.out_events = 0;
-        self.waiting.0.fetch_sub(state.taken_bytes, Relaxed);
+        self.common.waiting_bytes.fetch_sub(state.taken_bytes, Relaxed);
         state.taken_bytes = std::mem::take(&mut state.out_bytes);
         let held_back = state.slots.front().is_some_and(Submit::is_runnable);
+        if state.slots.is_empty() && state.out.is_empty() {
+            // A session that is silent takes no memory for what it may ask.
+            state.slots = VecDeque::new();
+        }
         let event_waited = state.oldest_event.take().map(|pushed| pushed.elapsed());
         Taken { items: std::mem::take(&mut state.out), end: state.end, held_back, event_waited }
     }
 
-    /// Waits until there is something to take.
+    /// Waits until there is something to take. Only the connection does, one at a time.
     ///
     /// Cancel safe: a wake-up that is not consumed stays.
-    pub(crate) async fn ready(&self) {
-        self.wake.notified().await;
+    pub(crate) fn ready(&self) -> impl Future<Output = ()> + '_ {
+        poll_fn(|context| {
+            // Registered first: whoever rings after that is heard.
+            self.waker.register(context.waker());
+            if self.rung.swap(false, Acquire) { Poll::Ready(()) } else { Poll::Pending }
+        })
     }
 
     /// Wakes the connection.
     pub(crate) fn wake(&self) {
-        self.wake.notify_one();
+        self.rung.store(true, Release);
+        self.waker.wake();
     }
 
     /// Slots not yet answered.
@@ -274,7 +300,7 @@ impl SessionQueue {
         let mut state = self.state.lock();
         let mut work = 0;
         while state.first < slot.0 && state.end.is_none() {
-            if work > self.limits.before_write_work_max() {
+            if work > self.common.limits.before_write_work_max() {
                 state.close(QueueEnd::TooSlow);
                 return;
             }
@@ -317,11 +343,11 @@ impl SessionQueue {
     fn run_head(&self, state: &mut State, run: &mut Run<'_>) {
         let mut work = 0;
         while self.may_answer(state)
-            && work <= self.limits.run_work_max
+            && work <= self.common.limits.run_work_max
             && state.end.is_none()
             && state.slots.front().is_some_and(Submit::is_runnable)
         {
-            if let Some((part, identities)) = state.split_front(self.limits.run_work_max) {
+            if let Some((part, identities)) = state.split_front(self.common.limits.run_work_max) {
                 let (answer, part_work) = self.read(state, &Read::Rearm(Box::new(part)), &identities, run);
                 work += part_work;
                 if answer != Answer::Done {
@@ -338,12 +364,12 @@ impl SessionQueue {
     /// Whether there is room for one more answer.
     fn may_answer(&self, state: &State) -> bool {
         let crowded = self.is_crowded();
-        let room = if crowded { 0 } else { self.limits.outbox_bytes_max / 2 };
+        let room = if crowded { 0 } else { self.common.limits.outbox_bytes_max / 2 };
         state.out_bytes <= room && (!crowded || state.taken_bytes == 0)
     }
 
     fn is_crowded(&self) -> bool {
-        self.waiting.0.load(Relaxed) > self.limits.waiting_bytes_max / 2
+        self.common.waiting_bytes.load(Relaxed) > self.common.limits.waiting_bytes_max / 2
     }
 
     /// Answers what is not a write, and says what it took.
@@ -364,7 +390,7 @@ impl SessionQueue {
             tree: run.tree,
             watches: run.watches.as_deref_mut(),
             conn: self.conn,
-            reply_bytes_max: self.limits.reply_bytes_max,
+            reply_bytes_max: self.common.limits.reply_bytes_max,
             work: 0,
         };
         let answer = read.run(&mut context, identities, &mut fired);
@@ -378,7 +404,8 @@ impl SessionQueue {
     fn push_reply(&self, state: &mut State, tag: u64, zxid: Zxid, answer: Answer) {
         let mut answer = answer;
         let bytes = answer.held_bytes();
-        if bytes > SMALL_ANSWER_BYTES && self.waiting.0.load(Relaxed) > self.limits.waiting_bytes_max {
+        if bytes > SMALL_ANSWER_BYTES && self.common.waiting_bytes.load(Relaxed) > self.common.limits.waiting_bytes_max
+        {
             // What was written was written, and is said; a read can be asked again.
             answer = if matches!(answer, Answer::Wrote(_)) { answer } else { Answer::Declined(Declined::Busy) };
         }
@@ -390,13 +417,13 @@ impl SessionQueue {
         if state.end.is_some() {
             return;
         }
-        let events_max = self.limits.outbox_events_max / if self.is_crowded() { 10 } else { 1 };
-        if state.out_bytes > self.limits.outbox_bytes_max || state.out_events > events_max {
+        let events_max = self.common.limits.outbox_events_max / if self.is_crowded() { 10 } else { 1 };
+        if state.out_bytes > self.common.limits.outbox_bytes_max || state.out_events > events_max {
             state.close(QueueEnd::TooSlow);
             return;
         }
         let bytes = item.bytes();
-        self.waiting.0.fetch_add(bytes, Relaxed);
+        self.common.waiting_bytes.fetch_add(bytes, Relaxed);
         state.out_bytes += bytes;
         state.out.push(item);
     }
@@ -412,7 +439,7 @@ impl SessionQueue {
 impl Drop for SessionQueue {
     fn drop(&mut self) {
         let state = self.state.get_mut();
-        self.waiting.0.fetch_sub(state.out_bytes + state.taken_bytes, Relaxed);
+        self.common.waiting_bytes.fetch_sub(state.out_bytes + state.taken_bytes, Relaxed);
     }
 }
 

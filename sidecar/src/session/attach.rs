@@ -91,6 +91,9 @@ impl Sessions {
     async fn check_ready(&self) -> Result<(), AttachError> {
         let mut readiness = self.ensemble.readiness();
         let passes = |missing: &NotReady| matches!(missing, NotReady::NoLeader | NotReady::CatchingUp);
+        if readiness.borrow().is_ready() {
+            return Ok(());
+        }
         let decided = readiness.wait_for(|readiness| !readiness.missing.iter().any(passes));
         // The sender lives as long as the ensemble.
         let _ = tokio::time::timeout(LEADER_WITHIN, decided).await;
@@ -202,11 +205,13 @@ impl Sessions {
     }
 
     /// Waits until this copy shows everything that is committed by now.
-    pub(super) async fn catch_up(&self) -> Result<(), AttachError> {
-        let index = self.ensemble.barrier().await.map_err(|_no_quorum| AttachError::NoQuorum)?;
-        let mut applied = self.replica.applied();
-        // The sender lives as long as the replica, which this holds.
-        let _ = applied.wait_for(|applied| applied.log_index >= index).await;
-        Ok(())
+    pub(super) fn catch_up(&self) -> impl Future<Output = Result<(), AttachError>> + Send + 'static + use<> {
+        let (barrier, mut applied) = (self.ensemble.barrier(), self.replica.applied());
+        async move {
+            let index = barrier.await.map_err(|_no_quorum| AttachError::NoQuorum)?;
+            // The sender lives as long as the replica: without one, nobody is left to be told anything.
+            let _ = applied.wait_for(|applied| applied.log_index >= index).await;
+            Ok(())
+        }
     }
 }

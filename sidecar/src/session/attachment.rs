@@ -3,12 +3,12 @@
 use std::{net::IpAddr, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
+use futures_util::FutureExt as _;
 use quorate_tree::{Author, Identity, Op, SessionId, Zxid};
-use tokio::task::JoinHandle;
+use tokio::{sync::TryAcquireError, task::JoinHandle, time::Sleep};
 use tracing::debug;
 
-use super::{Request, RequestKind, Sessions, identity, weight};
+use super::{Request, RequestKind, Sessions, identity, in_order::InOrder, weight};
 use crate::{
     clock::{Clock, Moment},
     replica::{Answer, Completion, Declined, Item, QueueEnd, SessionQueue, SlotId, Submit, SubmitKind, Taken},
@@ -56,8 +56,6 @@ pub(crate) enum Ended {
 /// The tag of a touch that is a heartbeat, when it came, and whether the leader vouched.
 type Touched = (Option<u64>, Moment, bool);
 
-type InFlight<T> = FuturesUnordered<Pin<Box<dyn Future<Output = T> + Send>>>;
-
 /// One attached session, held by its connection. Dropping it forgets its watches and what it has in flight; the
 /// session lives on.
 pub(crate) struct Attachment {
@@ -67,10 +65,12 @@ pub(crate) struct Attachment {
     identities: Arc<[Identity]>,
     /// Nothing is sent from here on, unless a heartbeat is acknowledged before.
     serve_until: Moment,
-    /// Barriers asked for, with the last slot each releases.
-    barriers: InFlight<Option<SlotId>>,
-    /// Touches not yet acknowledged.
-    touches: InFlight<Touched>,
+    /// Goes off then, or before: it is not set anew for each heartbeat.
+    alarm: Pin<Box<Sleep>>,
+    /// Barriers asked for, with the last slot each releases. The leader answers them in order.
+    barriers: InOrder<Option<SlotId>>,
+    /// Touches not yet acknowledged. The leader does that in order.
+    touches: InOrder<Touched>,
     touched_at: Moment,
     /// The first numbered write that was declined: all later ones are declined too, until it comes again. So a write
     /// never overtakes one that was not taken.
@@ -107,8 +107,9 @@ impl Attachment {
             granted,
             identities,
             serve_until,
-            barriers: FuturesUnordered::new(),
-            touches: FuturesUnordered::new(),
+            alarm: Box::pin(tokio::time::sleep(serve_until.remaining())),
+            barriers: InOrder::default(),
+            touches: InOrder::default(),
             touched_at: asked_at,
             declined_from: None,
             numbered: client.numbered,
@@ -133,6 +134,11 @@ impl Attachment {
 
     pub(crate) fn granted(&self) -> &Granted {
         &self.granted
+    }
+
+    /// The password of the session, which the client is told once and nobody needs afterwards.
+    pub(crate) fn take_password(&mut self) -> Bytes {
+        std::mem::take(&mut self.granted.password)
     }
 
     /// Whether the door may read more from its socket.
@@ -195,7 +201,14 @@ impl Attachment {
         }
         self.heard();
         let permits_wanted = writes.iter().map(|write| write.permits).sum::<u32>();
-        let Ok(mut permits) = self.sessions.writes.clone().acquire_many_owned(permits_wanted).await else { return };
+        let all = self.sessions.writes.clone();
+        let permits = match all.clone().try_acquire_many_owned(permits_wanted) {
+            Ok(permits) => Ok(permits),
+            // Rare, and not small.
+            Err(TryAcquireError::NoPermits) => Box::pin(all.acquire_many_owned(permits_wanted)).await,
+            Err(TryAcquireError::Closed) => return,
+        };
+        let Ok(mut permits) = permits else { return };
         let last = submits.len() as u64 - 1;
         let first = self.sessions.replica.submit(&self.queue, submits);
         for write in writes {
@@ -214,7 +227,7 @@ impl Attachment {
     pub(crate) async fn next(&mut self) -> Output {
         loop {
             // First, for it lets the session go on: also one that is never silent must be vouched for.
-            while let Some(Some(touched)) = self.touches.next().now_or_never() {
+            while let Some(touched) = self.touches.next().now_or_never() {
                 if let Some(heartbeat) = self.vouched(touched) {
                     return heartbeat;
                 }
@@ -261,18 +274,21 @@ impl Attachment {
             }
             tokio::select! {
                 biased;
-                Some(touched) = self.touches.next() => {
+                touched = self.touches.next() => {
                     if let Some(heartbeat) = self.vouched(touched) {
                         return heartbeat;
                     }
                 }
-                Some(released) = self.barriers.next() => {
+                released = self.barriers.next() => {
                     if let Some(last) = released {
                         self.sessions.replica.release(&self.queue, last);
                     }
                 }
                 () = self.queue.ready() => {}
-                () = tokio::time::sleep(self.serve_until.remaining()) => {}
+                () = &mut self.alarm => {
+                    let remaining = self.serve_until.remaining();
+                    self.alarm.as_mut().reset(tokio::time::Instant::now() + remaining);
+                }
             }
         }
     }
@@ -344,16 +360,17 @@ impl Attachment {
         let came_at = Clock::now();
         self.touched_at = came_at;
         if self.here_alone {
-            self.touches.push(Box::pin(std::future::ready((tag, came_at, true))));
+            self.touches.push(std::future::ready((tag, came_at, true)));
             return;
         }
         let touched = self.sessions.ensemble.touch(self.granted.session);
-        self.touches.push(Box::pin(async move { (tag, came_at, touched.await.is_ok()) }));
+        self.touches.push(async move { (tag, came_at, touched.await.is_ok()) });
     }
 
     fn ask_barrier(&mut self, last: SlotId) {
-        let sessions = self.sessions.clone();
-        self.barriers.push(Box::pin(async move { sessions.catch_up().await.ok().map(|()| last) }));
+        // Asked for now, not when those before it are answered.
+        let caught_up = self.sessions.catch_up();
+        self.barriers.push(async move { caught_up.await.ok().map(|()| last) });
     }
 }
 

@@ -20,6 +20,7 @@ use crate::{ensemble::Ensemble, replica::Replica, telemetry::metrics::SessionMet
 mod attach;
 mod attachment;
 mod identity;
+mod in_order;
 mod request;
 mod throttle;
 mod weight;

@@ -27,7 +27,7 @@ mod summary;
 mod zookeeper;
 
 pub(crate) use summary::{Figures, Summary, Tally};
-pub(crate) use zookeeper::{RequestCounts, ZookeeperMetrics};
+pub(crate) use zookeeper::ZookeeperMetrics;
 
 /// Bucket boundaries of every duration, in seconds. OpenTelemetry's own begin at 0, 5 and 10: of no use here.
 const SECONDS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
@@ -160,10 +160,13 @@ pub(crate) struct DoorsMetrics {
 
 /// Connections of one door.
 #[derive(Clone, Debug)]
-pub(crate) struct DoorMetrics {
+pub(crate) struct DoorMetrics(Arc<OfDoor>);
+
+#[derive(Debug)]
+struct OfDoor {
     door: [KeyValue; 1],
     doors: DoorsMetrics,
-    refused: Arc<AtomicU64>,
+    refused: AtomicU64,
 }
 
 impl Metrics {
@@ -410,31 +413,31 @@ impl DoorsMetrics {
         self.connections.add(0, &door);
         self.refused.add(0, &door);
         self.failed.add(0, &door);
-        DoorMetrics { door, doors: self.clone(), refused: Arc::default() }
+        DoorMetrics(Arc::new(OfDoor { door, doors: self.clone(), refused: AtomicU64::new(0) }))
     }
 }
 
 impl DoorMetrics {
     pub(crate) fn opened(&self) {
-        self.doors.connections.add(1, &self.door);
+        self.0.doors.connections.add(1, &self.0.door);
     }
 
     pub(crate) fn closed(&self) {
-        self.doors.connections.add(-1, &self.door);
+        self.0.doors.connections.add(-1, &self.0.door);
     }
 
     pub(crate) fn refused(&self) {
-        self.doors.refused.add(1, &self.door);
-        self.refused.fetch_add(1, Relaxed);
+        self.0.doors.refused.add(1, &self.0.door);
+        self.0.refused.fetch_add(1, Relaxed);
     }
 
     /// Connections that this door has refused since the start.
     pub(crate) fn refusals(&self) -> u64 {
-        self.refused.load(Relaxed)
+        self.0.refused.load(Relaxed)
     }
 
     pub(crate) fn accept_failed(&self) {
-        self.doors.failed.add(1, &self.door);
+        self.0.doors.failed.add(1, &self.0.door);
     }
 }
 

@@ -11,7 +11,7 @@ use quorate_proto::v1::{
     session_server::Session,
 };
 use quorate_tree::{SessionEnd, SessionId, Zxid};
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Request, Response, Status, Streaming};
@@ -21,10 +21,7 @@ use super::convert;
 use crate::{
     replica::{Item, QueueEnd},
     session::{AttachError, AttachRequest, Attachment, Ended, Output, Resume, Sessions},
-    telemetry::{
-        metrics::{DetachReason, SessionMetrics},
-        traces,
-    },
+    telemetry::{metrics::DetachReason, traces},
 };
 
 /// The first frame must come this soon after the stream was opened.
@@ -63,10 +60,11 @@ impl SessionService {
         Self { sessions, member_id, frame_bytes_max, tracker, stop }
     }
 
-    fn attached(&self, attachment: &Attachment) -> ServerItem {
+    fn attached(&self, attachment: &mut Attachment) -> ServerItem {
+        let password = attachment.take_password();
         let granted = attachment.granted();
         convert::item(Sent::Attached(proto::Attached {
-            key: Some(proto::SessionKey { session_id: granted.session.0, password: granted.password.clone() }),
+            key: Some(proto::SessionKey { session_id: granted.session.0, password }),
             timeout_ms: granted.timeout_ms,
             attachment: granted.attachment,
             zxid: granted.zxid.0,
@@ -91,22 +89,23 @@ impl Session for SessionService {
             .ok_or_else(|| Status::invalid_argument("the stream ended before its first frame"))?;
         let (wanted, requests) = (first.attach, first.requests);
         let wanted = wanted.ok_or_else(|| Status::invalid_argument("the first frame must carry `attach`"))?;
-        let attachment = self.sessions.attach(attach_request(wanted, address)).await.map_err(status_of)?;
+        let mut attachment = self.sessions.attach(attach_request(wanted, address)).await.map_err(status_of)?;
         debug!(session = %attachment.granted().session, "session attached");
 
         let (frames, outbound) = mpsc::channel(FRAMES_WAITING);
-        let hello = ServerFrame { items: vec![self.attached(&attachment)] };
-        let stream = SessionStream {
+        let hello = ServerFrame { items: vec![self.attached(&mut attachment)] };
+        let mut stream = SessionStream {
             patience: Duration::from_millis(attachment.granted().timeout_ms.into()),
             attachment,
             inbound,
             frames,
             last_seq: 0,
             spans: HashMap::new(),
-            metrics: self.sessions.metrics().clone(),
+            sessions: self.sessions.clone(),
             stop: self.stop.clone(),
         };
-        self.tracker.spawn(stream.run(hello, requests));
+        // A block that owns the stream: a function that takes it would have room for it twice.
+        self.tracker.spawn(async move { stream.run(hello, requests).await });
         Ok(Response::new(ReceiverStream::new(outbound)))
     }
 }
@@ -122,7 +121,7 @@ struct SessionStream {
     last_seq: u64,
     /// Of requests whose caller is traced: open from here to the reply.
     spans: HashMap<u64, Span>,
-    metrics: SessionMetrics,
+    sessions: Arc<Sessions>,
     stop: CancellationToken,
 }
 
@@ -157,13 +156,18 @@ impl End {
 }
 
 impl SessionStream {
-    async fn run(mut self, hello: ServerFrame, requests: Vec<proto::Request>) {
-        let session = self.attachment.granted().session;
+    async fn run(&mut self, hello: ServerFrame, requests: Vec<proto::Request>) {
         let end = match self.serve(hello, requests).await {
             Ok(never) => match never {},
             Err(end) => end,
         };
-        self.metrics.detached(end.reason());
+        self.sessions.metrics().detached(end.reason());
+        // Boxed, as it happens once.
+        Box::pin(self.finish(end)).await;
+    }
+
+    async fn finish(&mut self, end: End) {
+        let session = self.attachment.granted().session;
         match end {
             End::Client => debug!(%session, "the client ended the stream"),
             End::Stuck => debug!(%session, "the client takes nothing"),
@@ -285,7 +289,17 @@ impl SessionStream {
 
     /// Waits while the client does not take what was sent before.
     async fn send(&mut self, frame: ServerFrame) -> Result<(), End> {
-        match tokio::time::timeout(self.patience, self.frames.send(Ok(frame))).await {
+        let frame = match self.frames.try_send(Ok(frame)) {
+            Ok(()) => {
+                // What never waits lets others run, too.
+                tokio::task::coop::consume_budget().await;
+                return Ok(());
+            }
+            Err(TrySendError::Closed(_)) => return Err(End::Client),
+            Err(TrySendError::Full(frame)) => frame,
+        };
+        // Boxed, as it is rare and has a timer: an idle stream has no room for it.
+        match Box::pin(tokio::time::timeout(self.patience, self.frames.send(frame))).await {
             Ok(sent) => sent.map_err(|_gone| End::Client),
             Err(_elapsed) => Err(End::Stuck),
         }

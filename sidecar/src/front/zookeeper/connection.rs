@@ -1,18 +1,25 @@
 //! One connection from its first byte.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    future::poll_fn,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
 use quorate_wire::{FrameError, split_frame};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{io::poll_read_buf, sync::CancellationToken};
 use tracing::debug;
 
 use super::{
     ZookeeperService,
     handshake::{self, Attached},
     registry::Entry,
-    serving, words,
+    serving::Serving,
+    words,
 };
 use crate::net::Connection;
 
@@ -25,7 +32,7 @@ const HANDSHAKE_BYTES_MAX: usize = 1024;
 /// How long a client has to take our last words and close its side.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// What a read asks for: little while a connection is idle, more while it has much to say.
+/// What a read asks for: little where a connection says little, more while it has much to say.
 const READ_BYTES_MIN: usize = 512;
 const READ_BYTES_MAX: usize = 64 * 1024;
 
@@ -76,23 +83,38 @@ impl FrameStream {
             // The memory that frames were cut from goes with them.
             self.inbox = BytesMut::new();
         }
+        let read = poll_fn(|context| self.poll_fill(context)).await?;
+        self.read_bytes = if read >= self.read_bytes {
+            (self.read_bytes * 4).min(READ_BYTES_MAX)
+        } else {
+            (read * 2).clamp(READ_BYTES_MIN, READ_BYTES_MAX)
+        };
+        Ok(())
+    }
+
+    fn poll_fill(&mut self, context: &mut Context<'_>) -> Poll<Result<usize, Broken>> {
+        // A client that says nothing takes no memory to be heard.
+        if ready!(self.socket.poll_read_ready(context)).is_err() {
+            return Poll::Ready(Err(Broken::Gone));
+        }
         self.inbox.reserve(self.read_bytes);
-        match self.socket.read_buf(&mut self.inbox).await {
-            Ok(0) | Err(_) => Err(Broken::Gone),
-            Ok(read) => {
-                self.read_bytes = if read >= self.read_bytes {
-                    (self.read_bytes * 4).min(READ_BYTES_MAX)
-                } else {
-                    (read * 2).clamp(READ_BYTES_MIN, READ_BYTES_MAX)
-                };
-                Ok(())
-            }
+        match ready!(poll_read_buf(Pin::new(&mut self.socket), context, &mut self.inbox)) {
+            Ok(0) | Err(_) => Poll::Ready(Err(Broken::Gone)),
+            Ok(read) => Poll::Ready(Ok(read)),
         }
     }
 
     /// Sends everything, within a time.
     pub(super) async fn send(&mut self, bytes: &[u8], within: Duration) -> Result<(), Broken> {
-        match tokio::time::timeout(within, self.socket.write_all(bytes)).await {
+        // Mostly all of it can be sent at once; what fails for good, fails again.
+        let sent = self.socket.try_write(bytes).unwrap_or(0);
+        if sent == bytes.len() {
+            // What never waits lets others run, too.
+            tokio::task::coop::consume_budget().await;
+            return Ok(());
+        }
+        // Boxed, as what follows is rare and has a timer: an idle connection has no room for it.
+        match Box::pin(tokio::time::timeout(within, self.socket.write_all(&bytes[sent..]))).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_gone)) => Err(Broken::Gone),
             Err(_elapsed) => Err(Broken::Stuck),
@@ -100,7 +122,7 @@ impl FrameStream {
     }
 
     /// Says that nothing more comes.
-    pub(super) async fn close(&mut self) {
+    async fn close(&mut self) {
         // A client that has gone does not hear of it.
         let _ = self.socket.shutdown().await;
     }
@@ -134,21 +156,46 @@ impl FrameStream {
 }
 
 /// Serves a connection to its end.
-pub(super) async fn serve(socket: Connection, service: Arc<ZookeeperService>, stop: CancellationToken) {
+///
+/// This future is most of what an idle connection takes: what happens once, at its beginning and its end, is boxed, and
+/// nothing is moved from one place in it to another, for it would have room for both.
+pub(super) fn serve(
+    socket: Connection,
+    service: Arc<ZookeeperService>,
+    stop: CancellationToken,
+) -> impl Future<Output = ()> + Send {
     let mut stream = FrameStream::new(socket);
-    let stats = service.connections.enter(stream.peer());
-    let attached = tokio::select! {
-        biased;
-        () = stop.cancelled() => None,
-        attached = begin(&mut stream, &service, &stats) => attached,
-    };
-    if let Some(Attached { attachment, while_it_lasts }) = attached {
-        serving::serve(attachment, &mut stream, &service, &stats, while_it_lasts.unwrap_or(stop)).await;
+    async move {
+        let stats = service.connections.enter(stream.peer());
+        let attached = Box::pin(begin(&mut stream, &service, &stats, &stop)).await;
+        let Some(mut serving) = attached.map(|attached| Serving::new(attached, &mut stream, &service, &stats, &stop))
+        else {
+            return;
+        };
+        let end = serving.run().await;
+        if serving.detach(end) {
+            Box::pin(stream.finish()).await;
+        } else {
+            stream.close().await;
+        }
     }
 }
 
 /// Answers a word, or a handshake. `None` when that was all.
-async fn begin(stream: &mut FrameStream, service: &Arc<ZookeeperService>, stats: &Entry) -> Option<Attached> {
+async fn begin(
+    stream: &mut FrameStream,
+    service: &Arc<ZookeeperService>,
+    stats: &Entry,
+    stop: &CancellationToken,
+) -> Option<Attached> {
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => None,
+        attached = answer_first(stream, service, stats) => attached,
+    }
+}
+
+async fn answer_first(stream: &mut FrameStream, service: &Arc<ZookeeperService>, stats: &Entry) -> Option<Attached> {
     let peer = stream.peer();
     match tokio::time::timeout(HANDSHAKE_WITHIN, first(stream)).await {
         Ok(Ok(First::Word(word))) => {

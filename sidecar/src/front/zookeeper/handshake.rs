@@ -40,13 +40,14 @@ pub(super) async fn attach(
         Some(_) => Err(AttachError::NoQuorum),
     };
     match attached {
-        Ok(attachment) => {
+        Ok(mut attachment) => {
+            let password = attachment.take_password();
             let granted = attachment.granted();
             stats.attached(granted.session, granted.timeout_ms, granted.zxid);
             let response = ConnectResponse {
                 timeout_ms: i32::try_from(granted.timeout_ms).unwrap_or(i32::MAX),
                 session_id: granted.session.0 as i64,
-                password: <[u8; PASSWORD_BYTES]>::try_from(&*granted.password).unwrap_or_default(),
+                password: <[u8; PASSWORD_BYTES]>::try_from(&*password).unwrap_or_default(),
                 read_only: read_only.map(|_| while_it_lasts.is_some()),
             };
             stats.sent(1);

@@ -2,7 +2,6 @@
 
 use std::{
     collections::VecDeque,
-    pin::pin,
     time::{Duration, Instant},
 };
 
@@ -14,6 +13,7 @@ use tracing::debug;
 use super::{
     ZookeeperService,
     connection::{Broken, FrameStream},
+    handshake::Attached,
     received::Held,
     registry::Entry,
     reply::{self, After},
@@ -22,8 +22,8 @@ use super::{
 };
 use crate::{
     replica::{Item, QueueEnd},
-    session::{Attachment, Ended, Output, RequestKind},
-    telemetry::metrics::{DetachReason, RequestCounts},
+    session::{Attachment, Ended, Output, Request, RequestKind},
+    telemetry::metrics::DetachReason,
 };
 
 /// Of a frame, before it.
@@ -38,54 +38,12 @@ const INFLIGHT_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Answers are sent once there are so many bytes of them: a client that does not read takes no more memory than this
 /// and one answer, besides what waits in its session's queue.
 const OUTBOX_BYTES_SENT: usize = 128 * 1024;
-/// Memory for answers that a connection keeps between two sends.
+/// Memory for answers that a connection keeps between two sends, while it has more to answer.
 const OUTBOX_BYTES_KEPT: usize = 4 * 1024;
-
-/// Serves a session until it or its connection ends.
-pub(super) async fn serve(
-    attachment: Attachment,
-    stream: &mut FrameStream,
-    service: &ZookeeperService,
-    stats: &Entry,
-    stop: CancellationToken,
-) {
-    let session = attachment.granted().session;
-    let patience = Duration::from_millis(u64::from(attachment.granted().timeout_ms));
-    let mut serving = Serving {
-        attachment,
-        stream,
-        stats,
-        patience,
-        asides: VecDeque::new(),
-        asked: VecDeque::new(),
-        asked_bytes: 0,
-        held: service.received.of_connection(),
-        then: Then::Continue,
-        outbox: BytesMut::new(),
-        kinds: service.metrics.zookeeper.requests(),
-        stop,
-    };
-    let end = match serving.run().await {
-        Ok(never) => match never {},
-        Err(end) => end,
-    };
-    let reason = end.reason();
-    if reason == DetachReason::ClientGone {
-        stats.lost();
-    }
-    debug!(%session, ?end, "a session of the ZooKeeper door is detached");
-    service.sessions.metrics().detached(reason);
-    // The session is free before its client closes its side.
-    drop(serving);
-    match end {
-        End::LastAnswer(_) => stream.finish().await,
-        End::Client(_) | End::Session(_) | End::Stop => stream.close().await,
-    }
-}
 
 /// Why a session is not served any more.
 #[derive(Debug)]
-enum End {
+pub(super) enum End {
     Client(Broken),
     /// An answer, or something that has none, after which the protocol has the connection closed.
     LastAnswer(DetachReason),
@@ -116,12 +74,12 @@ impl From<Broken> for End {
     }
 }
 
-struct Serving<'a> {
+/// A session that is served.
+pub(super) struct Serving<'a> {
     attachment: Attachment,
     stream: &'a mut FrameStream,
+    service: &'a ZookeeperService,
     stats: &'a Entry,
-    /// A client that takes nothing for this long has no session any more.
-    patience: Duration,
     /// What the answers to come need besides their tags.
     asides: VecDeque<Aside>,
     /// The requests that are not yet answered, heartbeats left out.
@@ -133,7 +91,7 @@ struct Serving<'a> {
     /// What the last request has to say of those behind it.
     then: Then,
     outbox: BytesMut,
-    kinds: RequestCounts,
+    /// Ends it.
     stop: CancellationToken,
 }
 
@@ -143,10 +101,58 @@ struct Pending {
     bytes: usize,
 }
 
-impl Serving<'_> {
-    async fn run(&mut self) -> Result<std::convert::Infallible, End> {
+impl<'a> Serving<'a> {
+    /// `stop` ends it, unless the session lasts only as long as something else.
+    pub(super) fn new(
+        Attached { attachment, while_it_lasts }: Attached,
+        stream: &'a mut FrameStream,
+        service: &'a ZookeeperService,
+        stats: &'a Entry,
+        stop: &CancellationToken,
+    ) -> Self {
+        Self {
+            attachment,
+            stream,
+            service,
+            stats,
+            asides: VecDeque::new(),
+            asked: VecDeque::new(),
+            asked_bytes: 0,
+            held: service.received.of_connection(),
+            then: Then::Continue,
+            outbox: BytesMut::new(),
+            stop: while_it_lasts.unwrap_or_else(|| stop.clone()),
+        }
+    }
+
+    /// Serves until the session or its connection ends.
+    pub(super) async fn run(&mut self) -> End {
         let stop = self.stop.clone();
-        let mut stopped = pin!(stop.cancelled());
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => End::Stop,
+            end = self.converse() => match end {
+                Ok(never) => match never {},
+                Err(end) => end,
+            },
+        }
+    }
+
+    /// Leaves the session, before its client closes its side. Whether the client has been told the last thing that there
+    /// is to say, which it must have time to hear.
+    pub(super) fn detach(self, end: End) -> bool {
+        let reason = end.reason();
+        if reason == DetachReason::ClientGone {
+            self.stats.lost();
+        }
+        let session = self.attachment.granted().session;
+        debug!(%session, ?end, "a session of the ZooKeeper door is detached");
+        self.service.sessions.metrics().detached(reason);
+        matches!(end, End::LastAnswer(_))
+    }
+
+    /// May be given up at any point: then the session and its connection are, too.
+    async fn converse(&mut self) -> Result<std::convert::Infallible, End> {
         loop {
             let room = self.has_room();
             // More may have been read than there was room for.
@@ -154,7 +160,6 @@ impl Serving<'_> {
             let receives = room && !taken && self.may_receive()?;
             tokio::select! {
                 biased;
-                () = &mut stopped => return Err(End::Stop),
                 output = self.attachment.next() => self.give(output).await?,
                 () = std::future::ready(()), if taken => {}
                 filled = self.stream.fill(), if receives => filled?,
@@ -177,8 +182,18 @@ impl Serving<'_> {
 
     /// Hands on what has been read, up to a batch; whether there was anything.
     async fn take(&mut self) -> Result<bool, End> {
+        let requests = self.next_batch();
+        if requests.is_empty() {
+            return Ok(false);
+        }
+        self.attachment.submit(requests).await;
+        Ok(true)
+    }
+
+    fn next_batch(&mut self) -> Vec<Request> {
         let mut requests = Vec::new();
         let mut received_bytes = 0;
+        let mut kinds = self.service.metrics.zookeeper.requests();
         let now = Instant::now();
         while self.then == Then::Continue
             && requests.len() < BATCH
@@ -190,23 +205,17 @@ impl Serving<'_> {
                 self.asked.push_back(Pending { since: now, bytes });
                 self.asked_bytes += bytes;
             }
-            self.kinds.add(op);
+            kinds.add(op);
             self.asides.extend(aside);
             self.then = then;
             requests.push(request);
         }
-        if requests.is_empty() {
-            return Ok(false);
+        if !requests.is_empty() {
+            self.stats.received(requests.len() as u64, received_bytes);
+            self.stats.outstanding(self.asked.len());
+            kinds.record();
         }
-        self.stats.received(requests.len() as u64, received_bytes);
-        self.stats.outstanding(self.asked.len());
-        self.kinds.record();
-        tokio::select! {
-            biased;
-            () = self.attachment.submit(requests) => Ok(true),
-            // While the member has no room for more writes, nothing of these was taken.
-            () = self.stop.cancelled() => Err(End::Stop),
-        }
+        requests
     }
 
     fn next_asked(&mut self) -> Option<Asked> {
@@ -237,6 +246,20 @@ impl Serving<'_> {
     }
 
     async fn give_items(&mut self, items: Vec<Item>) -> Result<(), End> {
+        let mut items = items.into_iter();
+        loop {
+            let after = self.encode_some(&mut items);
+            self.flush().await?;
+            match after {
+                After::Close(reason) => return Err(End::LastAnswer(reason)),
+                After::Continue if items.as_slice().is_empty() => return Ok(()),
+                After::Continue => {}
+            }
+        }
+    }
+
+    /// As many as are sent at once.
+    fn encode_some(&mut self, items: &mut std::vec::IntoIter<Item>) -> After {
         let now = Instant::now();
         let stats = self.stats;
         let mut batch = stats.batch();
@@ -271,7 +294,7 @@ impl Serving<'_> {
                 }
             }
             if self.outbox.len() >= OUTBOX_BYTES_SENT {
-                self.flush().await?;
+                break;
             }
         }
         self.stats.sent(sent);
@@ -280,25 +303,20 @@ impl Serving<'_> {
             self.stats.answered(tag.op, tag.xid, zxid);
             self.stats.outstanding(self.asked.len());
         }
-        self.flush().await?;
-        match after {
-            After::Continue => Ok(()),
-            After::Close(reason) => Err(End::LastAnswer(reason)),
-        }
+        after
     }
 
     /// Sends everything in one write. A client that does not take it is stopped being read.
     async fn flush(&mut self) -> Result<(), End> {
-        let outbox = std::mem::take(&mut self.outbox);
-        tokio::select! {
-            biased;
-            sent = self.stream.send(&outbox, self.patience) => sent?,
-            () = self.stop.cancelled() => return Err(End::Stop),
-        }
-        self.stats.sent_bytes(outbox.len() as u64);
-        if outbox.capacity() <= OUTBOX_BYTES_KEPT.max(2 * outbox.len()) {
-            self.outbox = outbox;
+        // A client that takes nothing for this long has no session any more.
+        let patience = Duration::from_millis(u64::from(self.attachment.granted().timeout_ms));
+        self.stream.send(&self.outbox, patience).await?;
+        self.stats.sent_bytes(self.outbox.len() as u64);
+        let is_kept = !self.asked.is_empty() && self.outbox.capacity() <= OUTBOX_BYTES_KEPT.max(2 * self.outbox.len());
+        if is_kept {
             self.outbox.clear();
+        } else {
+            self.outbox = BytesMut::new();
         }
         Ok(())
     }

@@ -16,12 +16,12 @@ pub(crate) struct ZookeeperMetrics {
     labels: Arc<[KeyValue]>,
 }
 
-/// Requests of one connection, counted by batches: a counter with a label is not free.
+/// A batch of requests, counted together: a counter with a label is not free.
 #[derive(Debug)]
-pub(crate) struct RequestCounts {
-    metrics: ZookeeperMetrics,
-    /// A place among the labels and how many; a batch has few kinds.
-    batch: Vec<(usize, u64)>,
+pub(crate) struct RequestCounts<'a> {
+    metrics: &'a ZookeeperMetrics,
+    /// A place among the labels and how many; most batches have no more kinds than this.
+    kinds: [(usize, u64); 4],
 }
 
 impl ZookeeperMetrics {
@@ -35,26 +35,30 @@ impl ZookeeperMetrics {
         Self { requests, labels }
     }
 
-    /// For one connection.
-    pub(crate) fn requests(&self) -> RequestCounts {
-        RequestCounts { metrics: self.clone(), batch: Vec::new() }
+    /// For one batch.
+    pub(crate) fn requests(&self) -> RequestCounts<'_> {
+        RequestCounts { metrics: self, kinds: [(0, 0); 4] }
+    }
+
+    fn add(&self, place: usize, count: u64) {
+        self.requests.add(count, std::slice::from_ref(&self.labels[place]));
     }
 }
 
-impl RequestCounts {
+impl RequestCounts<'_> {
     pub(crate) fn add(&mut self, op: Option<OpCode>) {
         let unknown = OpCode::ALL.len();
         let place = op.map_or(unknown, |op| OpCode::ALL.iter().position(|known| *known == op).unwrap_or(unknown));
-        match self.batch.iter_mut().find(|(counted, _)| *counted == place) {
-            Some((_, count)) => *count += 1,
-            None => self.batch.push((place, 1)),
+        match self.kinds.iter_mut().find(|(counted, count)| *counted == place || *count == 0) {
+            Some(kind) => *kind = (place, kind.1 + 1),
+            None => self.metrics.add(place, 1),
         }
     }
 
     /// The batch is whole.
-    pub(crate) fn record(&mut self) {
-        for (place, count) in self.batch.drain(..) {
-            self.metrics.requests.add(count, std::slice::from_ref(&self.metrics.labels[place]));
+    pub(crate) fn record(self) {
+        for (place, count) in self.kinds.into_iter().filter(|(_, count)| *count > 0) {
+            self.metrics.add(place, count);
         }
     }
 }
