@@ -7,8 +7,9 @@
 //! What it is not: no load on an ensemble, which is `quorate bench`. Nothing of a release uses it.
 //!
 //! With `QUORATE_MICRO_RECORD=<directory>` the figures are appended to `<suite>.csv` there; with or without it, what is
-//! printed compares with the last line of each case in `docs/bench-history`. `QUORATE_MICRO_ONLY=<words>` chooses cases
-//! by parts of their names, separated by commas.
+//! printed compares with the last line of each case in `docs/bench-history`. What takes over a twentieth more
+//! instructions than there is said in lines that begin with [`GREW`]. `QUORATE_MICRO_ONLY=<words>` chooses cases by
+//! parts of their names, separated by commas.
 
 mod count;
 mod history;
@@ -25,6 +26,12 @@ use history::History;
 const ROUNDS_MIN: u32 = 5;
 const ROUNDS_MAX: u32 = 200;
 const ROUNDS_TIME: Duration = Duration::from_millis(300);
+
+/// A case may take so many times the instructions that it took when it was last recorded.
+const GROWTH_MAX: f64 = 1.05;
+
+/// Begins a line on a case that takes more; `.ci/micro` collects them.
+const GREW: &str = "*** GREW: ";
 
 /// The measured cases of one suite, in the order in which they are run.
 pub struct Suite {
@@ -48,6 +55,16 @@ struct Measured {
     ns: f64,
 }
 
+impl Measured {
+    /// A sentence, if this takes more instructions than it may.
+    fn growth_over(&self, before: &Self) -> Option<String> {
+        let (then, now) = (before.instructions?, self.instructions?);
+        (now > then * GROWTH_MAX).then(|| {
+            format!("{then:.0} instructions when last recorded, {now:.0} now ({})", change(Some(then), Some(now)))
+        })
+    }
+}
+
 /// One round of a case.
 pub struct Round {
     counted: bool,
@@ -66,7 +83,7 @@ pub fn suite(name: &'static str, cases: impl FnOnce(&mut Suite)) {
     }
     match Counter::run() {
         Ok(counted) => suite.take_counts(&counted),
-        Err(why) => eprintln!("\n*** {name}: INSTRUCTIONS ARE NOT COUNTED, times alone tell little: {why}\n"),
+        Err(why) => println!("\n*** {name}: INSTRUCTIONS ARE NOT COUNTED, times alone tell little: {why}\n"),
     }
     suite.report();
 }
@@ -121,6 +138,11 @@ impl Suite {
                 change(before.map(|before| before.ns), Some(measured.ns)),
             );
         }
+        for measured in &self.measured {
+            if let Some(growth) = history.last(&measured.case).and_then(|before| measured.growth_over(before)) {
+                println!("{GREW}{}: {}: {growth}", self.name, measured.case);
+            }
+        }
         if let Some(directory) = env::var_os("QUORATE_MICRO_RECORD") {
             history::append(directory.as_ref(), self.name, &self.measured).expect("the history can be written");
         }
@@ -149,5 +171,27 @@ fn change(before: Option<f64>, now: Option<f64>) -> String {
     match (before, now) {
         (Some(before), Some(now)) if before > 0.0 => format!("{:+.1} %", (now / before - 1.0) * 100.0),
         _ => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn measured(instructions: Option<f64>) -> Measured {
+        Measured { case: "a".into(), instructions, ns: 1.0 }
+    }
+
+    #[test]
+    fn only_a_growth_of_more_than_a_twentieth_is_told() {
+        let before = measured(Some(1000.0));
+
+        let told = measured(Some(1060.0)).growth_over(&before);
+
+        assert_eq!(told.as_deref(), Some("1000 instructions when last recorded, 1060 now (+6.0 %)"));
+        for now in [Some(1050.0), Some(10.0), None] {
+            assert_eq!(measured(now).growth_over(&before), None);
+        }
+        assert_eq!(measured(Some(1.0)).growth_over(&measured(None)), None);
     }
 }

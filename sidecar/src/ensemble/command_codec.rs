@@ -5,7 +5,10 @@
 //! what this version does not know: a member that went on would differ from the others.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use prost::Message;
+use prost::{
+    Message,
+    encoding::{encode_varint, encoded_len_varint, string},
+};
 use quorate_proto::peer;
 use quorate_tree::{
     Acl, Author, Check, Command, Create, CreateMode, Delete, Identity, Lane, MemberId, MultiOp, Op, Permissions, Reap,
@@ -76,8 +79,16 @@ struct CommandHead {
     session: u64,
 }
 
-/// The number of the field `Batch.proposals`, as its tag on the wire.
+/// The numbers of the fields `Batch.proposals`, `Proposal.command` and `Command.identities`, as their tags on the wire.
 const PROPOSALS_TAG: u8 = 3 << 3 | 2;
+const COMMAND_TAG: u8 = 4 << 3 | 2;
+const IDENTITIES_TAG: u8 = 5 << 3 | 2;
+
+/// Why what is encoded always fits.
+const GROWS: &str = "a buffer in memory grows";
+
+/// A tag of one byte and the longest varint.
+const TAG_AND_LENGTH_BYTES_MAX: usize = 11;
 
 /// Puts encoded proposals into one log entry, as they are.
 #[derive(Debug)]
@@ -90,14 +101,14 @@ impl BatchWriter {
     pub(crate) fn new(stamp_ms: i64) -> Self {
         let head = peer::Batch { format: FORMAT, stamp_ms, proposals: Vec::new() };
         let mut bytes = BytesMut::new();
-        head.encode(&mut bytes).expect("a buffer in memory grows");
+        head.encode(&mut bytes).expect(GROWS);
         Self { bytes }
     }
 
     pub(crate) fn add(&mut self, proposal: &[u8]) {
-        self.bytes.reserve(proposal.len() + 11);
+        self.bytes.reserve(proposal.len() + TAG_AND_LENGTH_BYTES_MAX);
         self.bytes.put_u8(PROPOSALS_TAG);
-        prost::encoding::encode_varint(proposal.len() as u64, &mut self.bytes);
+        encode_varint(proposal.len() as u64, &mut self.bytes);
         self.bytes.put_slice(proposal);
     }
 
@@ -136,17 +147,43 @@ pub(crate) fn encode_proposal(lane: Lane, author: Author, op: Op, traceparent: S
         attachment: author.attachment,
         write,
         answered,
-        identities: author.identities.iter().cloned().map(identity_to_proto).collect(),
+        // Behind the rest: all writes of a connection share them, and they are not copied for each.
+        identities: Vec::new(),
         op: Some(op_to_proto(op)),
     };
     let proposal = peer::Proposal {
         member: lane.member.0.into(),
         incarnation: lane.incarnation,
         lane_seq: lane.seq,
-        command: Some(command),
+        command: None,
         traceparent,
     };
-    proposal.encode_to_vec().into()
+    let identities_bytes: usize =
+        author.identities.iter().map(|identity| delimited_bytes(identity_bytes(identity))).sum();
+    let command_bytes = command.encoded_len() + identities_bytes;
+
+    let mut bytes = Vec::with_capacity(proposal.encoded_len() + delimited_bytes(command_bytes));
+    proposal.encode(&mut bytes).expect(GROWS);
+    bytes.put_u8(COMMAND_TAG);
+    encode_varint(command_bytes as u64, &mut bytes);
+    command.encode(&mut bytes).expect(GROWS);
+    for identity in author.identities.iter() {
+        bytes.put_u8(IDENTITIES_TAG);
+        encode_varint(identity_bytes(identity) as u64, &mut bytes);
+        string::encode(1, &identity.scheme, &mut bytes);
+        string::encode(2, &identity.id, &mut bytes);
+    }
+    bytes.into()
+}
+
+/// Of a `peer.Identity`.
+fn identity_bytes(identity: &Identity) -> usize {
+    string::encoded_len(1, &identity.scheme) + string::encoded_len(2, &identity.id)
+}
+
+/// Of a field with a tag of one byte.
+fn delimited_bytes(content_bytes: usize) -> usize {
+    1 + encoded_len_varint(content_bytes as u64) + content_bytes
 }
 
 /// The commands of one log entry, in order. Data shares the memory of `batch`.
@@ -350,10 +387,6 @@ fn acl_from_proto(acl: Vec<peer::AclEntry>) -> Vec<Acl> {
             identity: Identity { scheme: entry.scheme, id: entry.id },
         })
         .collect()
-}
-
-fn identity_to_proto(identity: Identity) -> peer::Identity {
-    peer::Identity { scheme: identity.scheme, id: identity.id }
 }
 
 fn identity_from_proto(identity: peer::Identity) -> Identity {
