@@ -35,6 +35,8 @@ impl Window {
 #[derive(Clone, Debug)]
 pub(super) struct Measured {
     name: &'static str,
+    /// Of a workload that is measured in parts: which, and whose operations.
+    part: Option<(&'static str, &'static str)>,
     folder: String,
     sessions: usize,
     in_flight: usize,
@@ -48,6 +50,8 @@ pub(super) struct Measured {
     usage: Option<Usage>,
     /// Resident memory of each member before the workload, where it is about memory.
     empty_memory_bytes: Option<Vec<u64>>,
+    /// And after a part of it.
+    memory_bytes: Option<Vec<u64>>,
 }
 
 impl Measured {
@@ -56,6 +60,7 @@ impl Measured {
         let latencies = Histogram::new_with_bounds(1, 120_000_000, 3).expect("these bounds are valid");
         Self {
             name: "",
+            part: None,
             folder: String::new(),
             sessions: 0,
             in_flight: 0,
@@ -66,6 +71,7 @@ impl Measured {
             rounds: Vec::new(),
             usage: None,
             empty_memory_bytes: None,
+            memory_bytes: None,
         }
     }
 
@@ -84,6 +90,28 @@ impl Measured {
     pub(super) fn latencies(&mut self, latency: Duration, count: u64) {
         let microseconds = u64::try_from(latency.as_nanos().div_ceil(1000)).unwrap_or(u64::MAX);
         self.latencies.saturating_record_n(microseconds.max(1), count);
+    }
+
+    /// One that was begun when the last was answered, and of which one is due every so often: if it is late, so are those
+    /// that were due meanwhile.
+    pub(super) fn latency_of_one_due_every(&mut self, every: Duration, latency: Duration) {
+        self.latency(latency);
+        let mut later = latency;
+        while let Some(left) = later.checked_sub(every).filter(|left| !left.is_zero()) {
+            self.latency(left);
+            later = left;
+        }
+    }
+
+    /// These were the operations of others in a part of a workload, and this is the memory of each member after it.
+    pub(super) fn part_of(&mut self, part: &'static str, op: &'static str, memory_bytes: Vec<u64>) {
+        self.part = Some((part, op));
+        self.memory_bytes = Some(memory_bytes);
+    }
+
+    /// It lasted so long, whatever took how long in it.
+    pub(super) fn lasted(&mut self, duration: Duration) {
+        self.seconds = duration.as_secs_f64();
     }
 
     /// It took this long in all, unlike what was planned.
@@ -160,7 +188,8 @@ impl Measured {
 
     /// Of the largest member.
     fn server_mib(&self) -> Option<f64> {
-        let bytes = self.usage.as_ref()?.server_memory_bytes.iter().max()?;
+        let of_all = self.usage.as_ref().map(|usage| &usage.server_memory_bytes).or(self.memory_bytes.as_ref())?;
+        let bytes = of_all.iter().max()?;
         Some(*bytes as f64 / f64::from(1 << 20))
     }
 
@@ -170,8 +199,12 @@ impl Measured {
             Some(first) => format!("{} ({first})", self.errors),
             None => self.errors.to_string(),
         };
+        let name = match self.part {
+            Some((part, op)) => format!("{}, {part}: {op}", self.name),
+            None => self.name.into(),
+        };
         [
-            self.name.into(),
+            name,
             self.sessions.to_string(),
             self.in_flight.to_string(),
             format!("{:.0}", self.ops_per_second()),
@@ -190,8 +223,10 @@ impl Serialize for Measured {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         use serde::ser::SerializeStruct as _;
 
-        let mut fields = serializer.serialize_struct("Measured", 16)?;
+        let mut fields = serializer.serialize_struct("Measured", 19)?;
         fields.serialize_field("workload", self.name)?;
+        fields.serialize_field("part", &self.part.map(|(part, _)| part))?;
+        fields.serialize_field("op", &self.part.map(|(_, op)| op))?;
         fields.serialize_field("folder", &self.folder)?;
         fields.serialize_field("sessions", &self.sessions)?;
         fields.serialize_field("in_flight", &self.in_flight)?;
@@ -204,6 +239,7 @@ impl Serialize for Measured {
         fields.serialize_field("round_ms", &self.round_ms())?;
         fields.serialize_field("server_us_per_op", &self.server_us_per_op())?;
         fields.serialize_field("empty_memory_bytes", &self.empty_memory_bytes)?;
+        fields.serialize_field("memory_bytes", &self.memory_bytes)?;
         fields.serialize_field("usage", &self.usage)?;
         fields.serialize_field("errors", &self.errors)?;
         fields.serialize_field("first_error", &self.first_error)?;

@@ -32,6 +32,7 @@ mod idle;
 mod lock;
 mod measure;
 mod memory;
+mod stall;
 mod target;
 mod usage;
 mod workload;
@@ -47,7 +48,8 @@ use workload::{Kind, Workload};
 ///
 /// Workloads: set-lat, set, create, get-lat, get, lget-lat, lget, mixed, mixed-d1, eph, lock1, lock8, lock64, churn,
 /// watch1000, watch5000; without any, all of these. Heavy ones: memory loads a million nodes, idle keeps ten thousand
-/// sessions, failover kills the leader. The nodes of a run are below /bench and deleted at its end.
+/// sessions, failover kills the leader; children, ephemerals and watches do something with very many of these, and measure
+/// what others wait meanwhile. The nodes of a run are below /bench and deleted at its end.
 #[derive(Args, Debug)]
 pub(super) struct Bench {
     /// What to do
@@ -163,7 +165,7 @@ impl Bench {
         let mut failed = None;
         for workload in &workloads {
             match self.measure(*workload, &target, &workload.folder(&base)).await {
-                Ok(measured) => results.push(measured),
+                Ok(measured) => results.extend(measured),
                 Err(failure) => {
                     failed = Some(failure);
                     break;
@@ -216,28 +218,30 @@ impl Bench {
         }
     }
 
-    async fn measure(&self, workload: Workload, target: &Arc<Target>, folder: &str) -> Result<Measured, Failure> {
+    async fn measure(&self, workload: Workload, target: &Arc<Target>, folder: &str) -> Result<Vec<Measured>, Failure> {
         let plan = self.plan(workload);
         // A session of each workload: one that is silent while another is measured would expire over ZooKeeper's protocol.
         let mut setter = target.connect(0).await?;
         setter.make_parents(folder).await?;
         let live = Arc::new(Live::default());
         let line = self.live_line(workload.name, &live);
+        let one = |measured: Result<Measured, Failure>| measured.map(|measured| vec![measured]);
         let measured = match workload.kind {
-            Kind::Lock => lock::run(target, &plan, folder, &live).await,
-            Kind::Churn => churn::run(target, &plan, &live).await,
-            Kind::FanOut { rounds } => fan_out::run(target, &plan, self.rounds(rounds), &mut setter, folder).await,
+            Kind::Stall(large) => stall::run(target, &plan, large, &mut setter, folder).await,
+            Kind::Lock => one(lock::run(target, &plan, folder, &live).await),
+            Kind::Churn => one(churn::run(target, &plan, &live).await),
+            Kind::FanOut { rounds } => one(fan_out::run(target, &plan, self.rounds(rounds), &mut setter, folder).await),
             Kind::Failover { rounds } => {
                 let commands = self.commands()?;
-                failover::run(target, &plan, self.rounds(rounds), &commands, &mut setter, folder).await
+                one(failover::run(target, &plan, self.rounds(rounds), &commands, &mut setter, folder).await)
             }
-            Kind::Memory => memory::run(&mut setter, &plan, folder, &live).await,
-            Kind::Idle => idle::run(target, &plan, &live).await,
+            Kind::Memory => one(memory::run(&mut setter, &plan, folder, &live).await),
+            Kind::Idle => one(idle::run(target, &plan, &live).await),
             Kind::Loop(mix) => {
                 if workload.needs_keys() {
                     setter.fill(folder, plan.keys, plan.value_size, FILLING, |_, _| {}).await?;
                 }
-                drive::run(target, &plan, mix, folder, &live).await
+                one(drive::run(target, &plan, mix, folder, &live).await)
             }
         };
         drop(line);
@@ -245,7 +249,7 @@ impl Bench {
         if std::io::stderr().is_terminal() {
             eprint!("\r\x1b[K");
         }
-        Ok(measured?.named(workload.name, folder.into(), &plan))
+        Ok(measured?.into_iter().map(|measured| measured.named(workload.name, folder.into(), &plan)).collect())
     }
 
     fn rounds(&self, usual: usize) -> usize {

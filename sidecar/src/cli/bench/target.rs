@@ -251,7 +251,7 @@ impl Session {
         }
     }
 
-    async fn children(&mut self, path: &str) -> Result<Vec<String>, Failure> {
+    pub(super) async fn children(&mut self, path: &str) -> Result<Vec<String>, Failure> {
         match self {
             Self::Grpc(session) => session.children(path).await,
             Self::Zookeeper(session) => session.children(path).await.map_err(broken),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::target::Op;
+use super::{stall::Large, target::Op};
 
 /// What is done, and by how many.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +32,8 @@ pub(super) enum Kind {
     Memory,
     /// Keeping sessions.
     Idle,
+    /// Something large, while others want little.
+    Stall(Large),
     /// Killing the leader so often.
     Failover { rounds: usize },
 }
@@ -59,7 +61,11 @@ const fn of_kind(name: &'static str, kind: Kind, sessions: usize) -> Workload {
     Workload { name, kind, sessions, in_flight: 1, value_size: 0, keys: KEYS }
 }
 
-pub(super) const ALL: [Workload; 19] = [
+const fn stalling(name: &'static str, large: Large, keys: usize) -> Workload {
+    Workload { name, kind: Kind::Stall(large), sessions: 2, in_flight: 0, value_size: 0, keys }
+}
+
+pub(super) const ALL: [Workload; 22] = [
     looping("set-lat", Mix::Set, 1, 1, 256),
     looping("set", Mix::Set, 32, 16, 256),
     looping("create", Mix::Create, 32, 16, 256),
@@ -79,13 +85,16 @@ pub(super) const ALL: [Workload; 19] = [
     Workload { name: "memory", kind: Kind::Memory, sessions: 1, in_flight: 8, value_size: 100, keys: 1_000_000 },
     // No operations: only sessions.
     Workload { name: "idle", kind: Kind::Idle, sessions: 10_000, in_flight: 0, value_size: 0, keys: 0 },
+    stalling("children", Large::Children, 100_000),
+    stalling("ephemerals", Large::Ephemerals, 100_000),
+    stalling("watches", Large::Watches, 1_000_000),
     of_kind("failover", Kind::Failover { rounds: 7 }, 1),
 ];
 
 impl Workload {
     /// Whether it is run where none is named: it is over soon, takes little of the machine and leaves it whole.
     pub(super) fn is_light(&self) -> bool {
-        !matches!(self.kind, Kind::Memory | Kind::Idle | Kind::Failover { .. })
+        !matches!(self.kind, Kind::Memory | Kind::Idle | Kind::Stall(_) | Kind::Failover { .. })
     }
 
     /// Where its nodes are.

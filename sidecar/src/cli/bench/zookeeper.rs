@@ -3,20 +3,25 @@
 
 use std::{
     io,
+    ops::Range,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use quorate_wire::{
-    Acl, Create, CreateKind, Delete, ErrorCode, GetPath, MultiOp, OpResult, Request, Response, SetData, create_flags,
+    Acl, Create, CreateKind, Delete, ErrorCode, GetPath, MultiOp, OpResult, Request, Response, SetData, SetWatches,
+    create_flags,
 };
 use tokio::time::timeout;
 
 use super::{
-    target::{Done, Op},
+    target::{Done, Op, broken},
     workload::key,
 };
-use crate::cli::zookeeper::{Connection, Heard};
+use crate::cli::{
+    exit::{Exit, Failure},
+    zookeeper::{Connection, Heard},
+};
 
 /// A server that says nothing for this long while an answer is due will not say anything any more.
 const WITHIN: Duration = Duration::from_secs(60);
@@ -169,6 +174,36 @@ impl ZookeeperSession {
             Err(ErrorCode::NO_NODE) => Ok(false),
             other => Err(unexpected(&other)),
         }
+    }
+
+    /// Watches nodes of these numbers that are not there.
+    pub(super) async fn watch_absent(&mut self, folder: &str, keys: Range<usize>) -> Result<(), Failure> {
+        for at in keys {
+            let path = key(folder, at).into();
+            self.connection.ask(&Request::Exists(GetPath { path, watch: true }), Note::Call);
+        }
+        self.answers(|answer| matches!(answer, Err(ErrorCode::NO_NODE))).await
+    }
+
+    /// The same, as after a lost connection.
+    pub(super) async fn watch_again(&mut self, folder: &str, keys: Range<usize>) -> Result<(), Failure> {
+        let exist = keys.map(|at| key(folder, at).into()).collect();
+        let (data, child, persistent, recursive) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let watches = SetWatches { relative_zxid: i64::MAX, data, exist, child, persistent, recursive };
+        self.connection.ask(&Request::SetWatches(watches), Note::Call);
+        self.answers(|answer| matches!(answer, Ok(Response::Empty))).await
+    }
+
+    /// Waits until all is answered as it must be.
+    async fn answers(&mut self, as_it_must: impl Fn(&Result<Response, ErrorCode>) -> bool) -> Result<(), Failure> {
+        while self.connection.unanswered() > 0 {
+            match self.hear().map_err(broken)? {
+                Some((_, answer)) if as_it_must(&answer) => {}
+                Some((_, answer)) => return Err(Failure::new(Exit::Refused, unexpected(&answer))),
+                None => timeout(WITHIN, self.connection.exchange()).await.map_err(broken)?.map_err(broken)?,
+            }
+        }
+        Ok(())
     }
 
     /// Waits for the next event.
