@@ -46,6 +46,35 @@ fn every_workload_runs_over_both_protocols_and_leaves_nothing_behind() {
 }
 
 #[test]
+fn what_others_wait_is_measured_beside_very_many_of_something() {
+    let (runtime, ensemble) = ensemble();
+    let mut command =
+        quorate(["bench", "children", "ephemerals", "watches", "-o", "json", "--assert", "errors=0,ops>0"]);
+    command.args(["--keys", "1500", "--duration", "100ms", "--zookeeper", &ensemble.zookeeper_endpoint(1)]);
+    command.args(["--server-pids", &std::process::id().to_string()]);
+    command.env("QUORATE_ENDPOINT", ensemble.endpoint(1));
+
+    let said = run(&mut command);
+
+    assert_eq!(said.code, Some(0), "{said:?}");
+    let results: Vec<Value> = serde_json::from_str(&said.out).unwrap();
+    let text = |result: &Value, field: &str| result[field].as_str().unwrap().to_owned();
+    let parts: Vec<_> =
+        results.iter().map(|result| [text(result, "workload"), text(result, "part")].concat()).collect();
+    let expected = ["childrenquiet", "childrenlist", "ephemeralsquiet", "ephemeralsclose", "ephemeralsexpire"];
+    let expected = [&expected[..], &["watchesquiet", "watchesset", "watchesdrop", "watchesset again"]].concat();
+    assert_eq!(parts, expected.into_iter().flat_map(|part| [part, part]).collect::<Vec<_>>());
+    for result in &results {
+        assert!(result["memory_bytes"][0].as_u64() > Some(0), "{result}");
+        let timed = !["quiet", "drop"].contains(&result["part"].as_str().unwrap());
+        assert_eq!(result["round_ms"].is_number(), timed, "{result}");
+    }
+    let left = run(quorate(["ls", "/bench"]).env("QUORATE_ENDPOINT", ensemble.endpoint(1)));
+    assert_eq!((left.code, left.out.as_str()), (Some(0), ""), "{left:?}");
+    runtime.block_on(ensemble.shutdown());
+}
+
+#[test]
 fn what_is_kept_is_found_where_the_answer_says() {
     let (runtime, ensemble) = ensemble();
     let mut command = quorate(["bench", "memory", "-o", "json", "--keys", "2500", "--value-size", "7", "--keep"]);
