@@ -58,8 +58,9 @@ fn garbage_at_any_door_closes_that_connection_and_disturbs_nobody() {
         for length in [0, 1, 9, 24, 1000, 100_000] {
             let mut noise = vec![0; length];
             random.fill_bytes(&mut noise);
-            // Noise alone, noise where HTTP/2 is expected, and half a request of HTTP/1.
-            let inputs = [noise.clone(), [preface.clone(), noise].concat(), b"GET /readyz HT".to_vec()];
+            // Noise alone, noise where HTTP/2 or a member's stream is expected, and half a request of HTTP/1.
+            let (http2, stream) = ([&preface[..], &noise].concat(), [b"QUORATE\n", &noise[..]].concat());
+            let inputs = [noise, http2, stream, b"GET /readyz HT".to_vec()];
             for input in inputs {
                 for door in [cluster.client_door(1), cluster.peer_door(1), cluster.admin_door(1)] {
                     offend(door, &input).await?;

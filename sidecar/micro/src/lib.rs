@@ -8,7 +8,7 @@
 //!
 //! With `QUORATE_MICRO_RECORD=<directory>` the figures are appended to `<suite>.csv` there; with or without it, what is
 //! printed compares with the last line of each case in `docs/bench-history`. What takes over a twentieth more
-//! instructions than there is said in lines that begin with [`GREW`]. `QUORATE_MICRO_ONLY=<words>` chooses cases by
+//! instructions than there is said in lines that begin with `GREW`. `QUORATE_MICRO_ONLY=<words>` chooses cases by
 //! parts of their names, separated by commas.
 
 mod count;

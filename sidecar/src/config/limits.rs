@@ -87,7 +87,7 @@ pub(crate) const SESSIONS_BURST_MAX: u32 = 1_000_000;
 pub(crate) const ACCEPT_PAUSE_MIN: Duration = Duration::from_millis(5);
 pub(crate) const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// A connection to a gRPC door must say within this time that it speaks HTTP/2.
+/// A connection must say within this time that it speaks HTTP/2, or, between members, what stream it is for.
 pub(crate) const CONNECTION_OPENING_MAX: Duration = Duration::from_secs(10);
 
 /// A silent connection is asked after this long, then every interval, and given up after this many silent answers.

@@ -15,7 +15,8 @@ use quorate_tree::{
     SessionId, SetAcl, SetData, WriteNumber, Zxid,
 };
 
-/// The format of batches, and of everything that members say to each other.
+/// The format of batches. Whoever raises it raises the format of greetings too (`standing.rs`): members that write
+/// another one must not speak with each other.
 pub(crate) const FORMAT: u32 = 1;
 
 /// Far more than a frame of a client makes, and far less than a log entry takes.

@@ -151,7 +151,8 @@ impl Timing {
         self.election
     }
 
-    /// What was sent to a peer must reach its system within this: as long as a connection for calls may be silent.
+    /// What was sent to a peer must reach its system within this, and its process where the system has no more room: as
+    /// long as a connection for calls may be silent.
     pub(crate) fn silence_max(self) -> Duration {
         self.ping() + self.ping_timeout()
     }

@@ -167,10 +167,15 @@ where
     type Item = Result<In, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if let Err(error) = self.poll_send(cx) {
-            return Poll::Ready(Some(Err(error.into())));
+        // What has come is taken before more is asked: it answers what was asked before, and a peer that refuses says so
+        // before its end of the connection is gone.
+        if let Poll::Ready(answer) = self.frames.poll_next_unpin(cx) {
+            return Poll::Ready(answer.map(|answer| answer.map_err(Status::from)));
         }
-        self.frames.poll_next_unpin(cx).map_err(Status::from)
+        match self.poll_send(cx) {
+            Ok(()) => Poll::Pending,
+            Err(error) => Poll::Ready(Some(Err(error.into()))),
+        }
     }
 }
 
@@ -297,6 +302,22 @@ mod tests {
         assert!(buffer.capacity() <= 2 * RESERVE_BYTES_MAX, "{}", buffer.capacity());
         let mut too_long = BytesMut::from(&(MESSAGE_BYTES_MAX as u32 + 1).to_be_bytes()[..]);
         assert!(codec.decode(&mut too_long).is_err());
+    }
+
+    #[tokio::test]
+    async fn what_was_answered_before_the_connection_broke_is_told() {
+        let (near, far) = tokio::io::duplex(1_000);
+        let answering = tokio::spawn(async {
+            let caller = Caller::read(far, PATIENCE).await.unwrap();
+            let (mut answers, _asked) = caller.accept::<BarrierReply, DigestMark>().await.unwrap();
+            answers.send(BarrierReply { number: 7, log_index: 0 }).await.unwrap();
+        });
+        let endless = stream::repeat(DigestMark::default());
+        let mut answers = open::<_, _, BarrierReply>(near, opening(), endless).await.unwrap();
+        answering.await.unwrap();
+
+        assert_eq!(answers.next().await.unwrap().unwrap().number, 7);
+        assert!(answers.next().await.is_none_or(|ended| ended.is_err()));
     }
 
     #[tokio::test]

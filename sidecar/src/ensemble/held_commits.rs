@@ -15,8 +15,9 @@ use openraft::raft::AppendEntriesRequest;
 
 use super::types::Types;
 
-/// How often all that is ready runs before a request without entries goes out by itself: enough for the entry to be
-/// applied, for the leader's task to hear of it and propose the next, and for the core to take that in.
+/// How often the task of a request without entries goes behind whatever else is ready before the request goes out by
+/// itself: enough for the entry to be applied, for the leader's task to hear of it and propose the next, and for the core
+/// to take that in. Wake-ups for other reasons count too.
 const TURNS: u8 = 6;
 
 /// Holds back what has no entries. All is given, in its order.

@@ -28,15 +28,10 @@ const CALLERS_MAX: usize = 16;
 const RESETS_PENDING_MAX: usize = 1024;
 
 /// Serves peers until the service stops.
-pub(crate) async fn serve(mut door: Door, sockets: PeerSockets, service: PeerService) {
+pub(crate) async fn serve(door: Door, sockets: PeerSockets, service: PeerService) {
     let service = Arc::new(service);
     let (callers, incoming) = mpsc::channel(CALLERS_MAX);
-    let taking_in = async {
-        loop {
-            let connection = door.accept().await;
-            service.tasks.spawn(take_in(connection, sockets.clone(), service.clone(), callers.clone()));
-        }
-    };
+    let taking_in = take_all_in(door, sockets.clone(), service.clone(), callers);
     let calls = ReceiverStream::new(incoming).map(|connection| Ok::<_, std::io::Error>(sockets.accepted(connection)));
     let peer_server = PeerServer::from_arc(service.clone())
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
@@ -50,13 +45,28 @@ pub(crate) async fn serve(mut door: Door, sockets: PeerSockets, service: PeerSer
         .http2_max_pending_accept_reset_streams(Some(RESETS_PENDING_MAX))
         .add_service(peer_server)
         .serve_with_incoming_shutdown(calls, service.stop.clone().cancelled_owned());
-    tokio::select! {
-        served = serving => {
-            if let Err(error) = served {
-                warn!(%error, "the peer door ended");
+    let (served, ()) = tokio::join!(serving, taking_in);
+    if let Err(error) = served {
+        warn!(%error, "the peer door ended");
+    }
+}
+
+/// Takes in what comes until the service stops. Nobody listens from then on, which tells the others that this member
+/// is gone.
+async fn take_all_in(
+    mut door: Door,
+    sockets: PeerSockets,
+    service: Arc<PeerService>,
+    callers: mpsc::Sender<Connection>,
+) {
+    loop {
+        tokio::select! {
+            biased;
+            () = service.stop.cancelled() => return,
+            connection = door.accept() => {
+                service.tasks.spawn(take_in(connection, sockets.clone(), service.clone(), callers.clone()));
             }
         }
-        () = taking_in => {}
     }
 }
 

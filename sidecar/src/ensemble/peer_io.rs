@@ -1,8 +1,8 @@
 //! A socket between two members: TCP that can be hung up from outside, that gives up when the other end is silent, and
 //! on which tests can lay faults.
 //!
-//! Why not a plain socket: streams between members never end by themselves, so a graceful shutdown of the HTTP/2
-//! layer would wait for ever; hanging up ends it at once on both sides.
+//! Why not a plain socket: what is under way between members may never end by itself, so a graceful end would wait for
+//! ever; hanging up ends it at once on both sides.
 
 use std::{
     future::Future,
@@ -44,7 +44,8 @@ pub(crate) struct PeerSockets {
     hangup: CancellationToken,
     faults: Option<Arc<Faults>>,
     connect_timeout: Duration,
-    /// What was sent must be acknowledged by the other end's system within this time.
+    /// What was sent must be acknowledged by the other end's system within this time, and taken by its process if it has
+    /// no more room for it.
     silence_max: Duration,
 }
 
@@ -62,7 +63,8 @@ pub(crate) struct PeerIo<S> {
 #[derive(Debug)]
 struct Passage {
     hangup: Pin<Box<WaitForCancellationFutureOwned>>,
-    /// How long a fault may hold it before the connection breaks, as one that the network swallows does.
+    /// How long a fault may hold it before the connection breaks: a network that swallows everything breaks what has
+    /// something to send.
     silence_max: Duration,
     gate: Option<Gate>,
 }
@@ -86,7 +88,7 @@ struct Gate {
     patience: Option<Pin<Box<Sleep>>>,
 }
 
-/// Makes sockets to one peer for tonic's client.
+/// Makes sockets to one peer, for calls and for streams.
 #[derive(Clone, Debug)]
 pub(crate) struct PeerConnector {
     sockets: PeerSockets,

@@ -107,13 +107,16 @@ impl PeerService {
     async fn append(&self, caller: Caller<PeerIo<Connection>>) -> io::Result<()> {
         let (replies, requests) = caller.accept::<peer::AppendReply, peer::AppendRequest>().await?;
         let requests = requests.map(|request| append_from_proto(request?).map_err(io::Error::other));
-        let requests = requests.take_until(self.stop.clone().cancelled_owned()).scan((), |(), request| {
+        let end = self.stop.child_token();
+        let requests = requests.take_until(end.clone().cancelled_owned()).scan((), |(), request| {
             if let Err(error) = &request {
                 // A broken connection is the peer's to notice and to repair.
                 debug!(%error, "the log stream of a leader ended");
             }
             std::future::ready(request.ok())
         });
+        // What reads the requests is another task, and would hold the connection.
+        let _end = end.drop_guard();
         let results = HeldReplies::new(Box::pin(self.raft.stream_append(Box::pin(requests))));
         results
             .map(|result| result.map(|result| append_reply(&result)).map_err(io::Error::other))
@@ -123,7 +126,9 @@ impl PeerService {
 
     async fn forward(&self, from: Sender, caller: Caller<PeerIo<Connection>>) -> io::Result<()> {
         let (answers, frames) = caller.accept::<peer::LeaderFrame, peer::ForwardFrame>().await?;
-        let frames = frames.take_until(self.stop.clone().cancelled_owned());
+        let end = self.stop.child_token();
+        let frames = frames.take_until(end.clone().cancelled_owned());
+        let _end = end.drop_guard();
         match serve_stream(&self.door, from, frames, &self.tasks).await {
             Ok(given) => ReceiverStream::new(given).map(Ok).forward(answers).await,
             // This member is stopping.

@@ -17,10 +17,13 @@ use tonic::{
 };
 use tracing::{info, warn};
 
-use super::config::EnsembleConfig;
+use super::{command_codec, config::EnsembleConfig};
 
 /// The version of what members say to each other. 2: the log and what goes to the leader are streams without HTTP/2.
 const FORMAT: u32 = 2;
+
+// Another format of batches is another format of what is said.
+const _: () = assert!(command_codec::FORMAT == 1 && FORMAT == 2);
 
 /// The metadata key that carries the greeting of the caller.
 const GREETING_KEY: &str = "quorate-greeting-bin";
