@@ -192,8 +192,11 @@ fn batch_at(image: &[u8], place: Place, number: u64) -> Option<&[u8]> {
 fn end_of_log(dir: &Path, segment: &Segment, image: &[u8], walk: &Walk, sync: bool) -> Result<(), OpenError> {
     let salt = segment.head.salt;
     let (end, last) = (walk.end, walk.last);
-    let behind = without_zeros(&image[end as usize..]);
-    if block::flush_proven(behind, salt, end).is_some_and(|proven| proven > last) {
+    let tail = &image[end as usize..];
+    let behind = without_zeros(tail);
+    // What proves a flush may itself end with zeros.
+    let searched = &tail[..tail.len().min(behind.len() + BATCH_HEAD_BYTES)];
+    if block::flush_proven(searched, salt, end).is_some_and(|proven| proven > last) {
         return Err(damaged(segment, end, last));
     }
     if Mark::decode(&image[end as usize..], Place { salt, offset: end }) == Some(Mark::Sealed(last)) {
