@@ -109,7 +109,7 @@ pub(crate) struct LogOptions {
 
 impl Default for LogOptions {
     fn default() -> Self {
-        Self { segment_bytes: 16 << 20, cache_bytes: 16 << 20, queue_bytes: 8 << 20, sync: true, on_flush: None }
+        Self { segment_bytes: 16 << 20, cache_bytes: 8 << 20, queue_bytes: 8 << 20, sync: true, on_flush: None }
     }
 }
 
