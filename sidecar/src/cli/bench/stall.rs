@@ -84,7 +84,7 @@ impl Stall<'_> {
         let mut lister = self.target.connect(0).await?;
         let others = self.begin("list").await?;
         let mut lists = 0;
-        while others.since.elapsed() < self.plan.duration {
+        while lists == 0 || others.since.elapsed() < self.plan.duration {
             let names = lister.children(folder).await?;
             if names.len() != self.plan.keys {
                 return Err(Failure::new(Exit::Refused, format_args!("{} children were listed", names.len())));
